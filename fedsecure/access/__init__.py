@@ -1,0 +1,1 @@
+"""Who may take part, and what a site lets a run do."""

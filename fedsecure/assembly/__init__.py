@@ -1,0 +1,1 @@
+"""Where kits and configurations become working objects."""

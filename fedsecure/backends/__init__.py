@@ -1,0 +1,1 @@
+"""The socket for ways to run a federation."""

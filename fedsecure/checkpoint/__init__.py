@@ -1,0 +1,1 @@
+"""Sealed, signed checkpoints on W of N stores."""

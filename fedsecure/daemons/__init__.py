@@ -1,0 +1,1 @@
+"""The long-running processes of aggregators and sites."""

@@ -1,0 +1,1 @@
+"""Data sets, tables, models and local training; sites only."""

@@ -1,0 +1,151 @@
+"""The socket for leadership and the journal: one engine, two Protocols.
+
+Lease, journal and head live in one engine, so the transaction that writes also compares
+the term: holding a lease is never enough (Jepsen on etcd 3.4.3: locks are unsafe for
+mutual exclusion).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Leadership as its engine sees it.
+
+    Attributes
+    ----------
+    holder : str
+        Name of the aggregator.
+    address : str
+        Where it can be reached; for people and `/leader`.
+    term : int
+        Fencing number; rises with every acquisition, also by the same holder.
+    ttl : float
+        Seconds after which a silent holder is dead to the others.
+    """
+
+    holder: str
+    address: str
+    term: int
+    ttl: float
+
+
+class LeaseBoard(Protocol):
+    """Who leads. None means somebody else; `StorageError` means could not ask."""
+
+    def read(self) -> Lease | None:
+        """Return the lease that is held now, or None if nobody holds it."""
+        ...
+
+    def acquire(self, holder: str, address: str, ttl: float) -> Lease | None:
+        """Take the lease with term + 1, atomically; None if somebody else holds it."""
+        ...
+
+    def renew(self, lease: Lease) -> Lease | None:
+        """Prolong the lease; None if it is lost for good."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease up; the next `acquire` succeeds at once. Idempotent."""
+        ...
+
+
+class Step(StrEnum):
+    """The durable steps of a round, and BEGIN, once a run (RESILIENCE D1 to D5)."""
+
+    BEGIN = "begin"
+    OPEN = "open"
+    UPDATE = "update"
+    EXTEND = "extend"
+    CLOSE = "close"
+    SKIP = "skip"
+    RELEASE = "release"
+    PUBLISH = "publish"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One durable step.
+
+    Attributes
+    ----------
+    run : str
+    round : int
+        From 1; 0 for BEGIN.
+    step : Step
+    site : str
+        The site of an UPDATE; "" otherwise. EXTEND uses it as a counter.
+    operation : str
+        Id of the write; a second append of the same operation is a no-op.
+    detail : bytes
+        Canonical JSON, at most 1 MiB.
+    """
+
+    run: str
+    round: int
+    step: Step
+    site: str
+    operation: str
+    detail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Number and digest of the last released manifest of a run."""
+
+    run: str
+    round: int
+    sequence: int
+    manifest: bytes
+    term: int
+
+
+class Journal(Protocol):
+    """The shared diary of rounds; every write compares the term in its transaction."""
+
+    def append(self, term: int, entries: Sequence[JournalEntry]) -> None:
+        """Write all entries or none; durable on return.
+
+        Raises
+        ------
+        StaleTerm
+            A higher term was acquired.
+        Conflict
+            Another operation wrote the same (run, round, step, site).
+        StorageError
+            Not written.
+        """
+        ...
+
+    def entries(self, run: str, first_round: int) -> Iterator[JournalEntry]:
+        """Yield the run's entries from `first_round` on, in the order written."""
+        ...
+
+    def head(self, run: str) -> Head | None:
+        """Return the run's head; None before its first release."""
+        ...
+
+    def advance(self, term: int, expected: Head | None, new: Head) -> None:
+        """Move the head and write its RELEASE entry, in one transaction.
+
+        The RELEASE entry's detail is canonical JSON {"manifest": hex, "sequence": n}.
+
+        Raises
+        ------
+        StaleTerm
+            A higher term was acquired.
+        Conflict
+            The head is not `expected`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What a plug's `create` returns: the two Protocols over one engine."""
+
+    leases: LeaseBoard
+    journal: Journal

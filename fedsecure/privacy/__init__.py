@@ -1,0 +1,1 @@
+"""Privacy: the plan, the mechanism, the gradient engine and the budget."""

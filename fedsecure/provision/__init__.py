@@ -1,0 +1,1 @@
+"""The offline certificate authority and the start-up kits."""

@@ -1,0 +1,45 @@
+"""The socket for bulk bytes: write once, read with a limit."""
+
+from typing import Protocol
+
+
+class Store(Protocol):
+    """A place for objects that never change.
+
+    Keys are ``/``-separated names of ``[A-Za-z0-9._-]``, at most 255 bytes a part; no
+    part is empty, ``.`` or ``..``; any other key is a `ConfigurationError`.
+    """
+
+    def get(self, key: str, max_bytes: int) -> bytes:
+        """Return the whole object, or refuse it unread if it is larger.
+
+        Raises
+        ------
+        NotFound
+            No such key.
+        VerificationError
+            The object is larger than `max_bytes`.
+        StorageError
+            The store could not be asked.
+        """
+        ...
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write a new object; durable on return, all or nothing.
+
+        Raises
+        ------
+        AlreadyExists
+            The key was written before; its bytes are untouched.
+        StorageError
+            Not written, or not durable: the caller must not go on.
+        """
+        ...
+
+    def keys(self, prefix: str) -> tuple[str, ...]:
+        """Return all keys that start with `prefix`, sorted."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; durable on return. A missing key is no error."""
+        ...

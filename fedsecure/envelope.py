@@ -1,0 +1,256 @@
+"""Signed messages between sites and aggregators: unverified in, verified out.
+
+What is signed begins with a type and a version and covers the header, the scope and the
+digest of the body, so that no byte of a message can be read in another meaning. The
+scope holds no term: a site's stored bytes stay good under the next leader (RESILIENCE
+S2); requests and releases carry their term in the header.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import rfc8785
+
+from fedsecure.errors import ConfigurationError, VerificationError
+from fedsecure.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
+from fedsecure.trainer import JSON
+from fedsecure.update import RoundId
+
+FORMAT = 1
+MAX_HEAD_BYTES = 1 << 20
+_PREFIX = struct.Struct("<4sHI")  # magic, version, length of the head
+_MAGIC = b"FSEV"
+_LABEL = b"fedsecure-envelope-v1\0"
+
+
+class Kind(StrEnum):
+    """What a message is; signed with it."""
+
+    BEGIN_REQUEST = "begin-request"
+    BEGIN = "begin"
+    REQUEST = "request"
+    UPDATE = "update"
+    RELEASE = "release"
+    REFUSAL = "refusal"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a message is about; signed with the payload.
+
+    Attributes
+    ----------
+    round : RoundId
+    site : str
+        The site that sends it or is addressed; "*" for a release.
+    key_id, layout, plan : bytes
+        Id of the run key; digests of layout and plan. Empty before they are known.
+    """
+
+    round: RoundId
+    site: str
+    key_id: bytes
+    layout: bytes
+    plan: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message as it travels: nothing in it may be believed before `verify`."""
+
+    kind: str
+    scope: Scope
+    header: bytes
+    body: bytes
+    signer: str
+    signature: bytes
+
+    def digest(self) -> bytes:
+        """Return SHA-256 over all that is signed; 32 bytes."""
+        return hashlib.sha256(_signed(self)).digest()
+
+    def to_bytes(self) -> bytes:
+        """Return the wire form: prefix, head, signature, body."""
+        head = _head(self)
+        prefix = _PREFIX.pack(_MAGIC, FORMAT, len(head))
+        return b"".join((prefix, head, self.signature, self.body))
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A message whose signature, kind and address were checked by `verify`."""
+
+    kind: Kind
+    scope: Scope
+    header: Mapping[str, JSON]
+    body: bytes
+    signer: str
+    digest: bytes
+
+    def require(self, expected: Scope) -> None:
+        """Return only if the scope is the expected one, field by field.
+
+        Raises
+        ------
+        VerificationError
+            Names the first field that differs.
+        """
+        for name in ("round", "site", "key_id", "layout", "plan"):
+            ours, theirs = getattr(expected, name), getattr(self.scope, name)
+            if ours != theirs:
+                raise VerificationError(
+                    f"{self.kind} from {self.signer} is for another {name}: "
+                    f"{_show(theirs)}, expected {_show(ours)}"
+                )
+
+
+def canonical(value: JSON | Mapping[str, JSON]) -> bytes:
+    """Return the one encoding of a JSON value (RFC 8785).
+
+    Raises
+    ------
+    ConfigurationError
+        NaN, an integer beyond 2**53, or a value that is not JSON.
+    """
+    try:
+        return rfc8785.dumps(value)  # type: ignore[arg-type]
+    except (rfc8785.CanonicalizationError, ValueError) as bad:
+        raise ConfigurationError(f"not canonical JSON: {bad}") from bad
+
+
+def sign(
+    kind: Kind,
+    scope: Scope,
+    header: Mapping[str, JSON],
+    body: bytes,
+    *,
+    signer: str,
+    key: SigningKey,
+) -> Envelope:
+    """Return a signed envelope."""
+    bare = Envelope(kind, scope, canonical(header), body, signer, b"")
+    signature = key.sign(_signed(bare))
+    return Envelope(kind, scope, bare.header, body, signer, signature)
+
+
+def parse(data: bytes, max_bytes: int) -> Envelope:
+    """Read the wire form; believes nothing in it.
+
+    Raises
+    ------
+    VerificationError
+        Too large, another format, or not well formed.
+    """
+    if len(data) > max_bytes:
+        raise VerificationError(f"message of {len(data)} bytes, at most {max_bytes}")
+    if len(data) < _PREFIX.size + SIGNATURE_BYTES:
+        raise VerificationError(f"message of {len(data)} bytes is too short")
+    magic, version, length = _PREFIX.unpack_from(data)
+    if magic != _MAGIC or version != FORMAT:
+        raise VerificationError(f"not a message of format {FORMAT}")
+    start = _PREFIX.size + length
+    if length > MAX_HEAD_BYTES or start + SIGNATURE_BYTES > len(data):
+        raise VerificationError(f"message head of {length} bytes does not fit")
+    head = data[_PREFIX.size : start]
+    body = data[start + SIGNATURE_BYTES :]
+    return _read_head(head, data[start : start + SIGNATURE_BYTES], body)
+
+
+def verify(envelope: Envelope, key: VerifyKey, *, kinds: tuple[Kind, ...]) -> Verified:
+    """Return the verified message.
+
+    Raises
+    ------
+    VerificationError
+        Wrong signature, a kind that is not expected here, or a header that is not a
+        JSON object.
+    """
+    key.verify(envelope.signature, _signed(envelope))
+    if envelope.kind not in kinds:
+        wanted = ", ".join(kinds)
+        raise VerificationError(f"message is a {envelope.kind!r}, expected {wanted}")
+    header = _object(envelope.header)
+    return Verified(
+        Kind(envelope.kind),
+        envelope.scope,
+        header,
+        envelope.body,
+        envelope.signer,
+        envelope.digest(),
+    )
+
+
+def _head(envelope: Envelope) -> bytes:
+    scope = envelope.scope
+    return canonical(
+        {
+            "kind": str(envelope.kind),
+            "run": scope.round.run,
+            "round": scope.round.number,
+            "site": scope.site,
+            "key_id": scope.key_id.hex(),
+            "layout": scope.layout.hex(),
+            "plan": scope.plan.hex(),
+            "signer": envelope.signer,
+            "header": envelope.header.decode(),
+            "body_bytes": len(envelope.body),
+            "body_sha256": hashlib.sha256(envelope.body).hexdigest(),
+        }
+    )
+
+
+def _signed(envelope: Envelope) -> bytes:
+    return _LABEL + _head(envelope)
+
+
+def _read_head(head: bytes, signature: bytes, body: bytes) -> Envelope:
+    fields = _object(head)
+    try:
+        scope = Scope(
+            RoundId(_text(fields, "run"), _count(fields, "round")),
+            _text(fields, "site"),
+            *(bytes.fromhex(_text(fields, n)) for n in ("key_id", "layout", "plan")),
+        )
+        header = _text(fields, "header").encode()
+        envelope = Envelope(
+            _text(fields, "kind"), scope, header, body, _text(fields, "signer"), signature
+        )
+    except ValueError as bad:
+        raise VerificationError(f"message head is not well formed: {bad}") from bad
+    # One encoding only: the bytes that were signed are made again, never taken over.
+    if _head(envelope) != head:
+        raise VerificationError("message head is not canonical, or the body was changed")
+    return envelope
+
+
+def _object(data: bytes) -> Mapping[str, JSON]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as bad:
+        raise VerificationError("message is not JSON") from bad
+    if not isinstance(value, dict):
+        raise VerificationError("message is not a JSON object")
+    return value
+
+
+def _text(fields: Mapping[str, JSON], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise VerificationError(f"message field {name!r} is not a text")
+    return value
+
+
+def _count(fields: Mapping[str, JSON], name: str) -> int:
+    value = fields.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise VerificationError(f"message field {name!r} is not a count")
+    return value
+
+
+def _show(value: object) -> str:
+    return value.hex() or "none" if isinstance(value, bytes) else str(value)

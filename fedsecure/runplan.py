@@ -1,0 +1,204 @@
+"""The signed plan of a run, as a site reads it: strict, frozen, equal at all sites.
+
+The plan is public JSON. Aggregators pass it on by digest; only sites read its meaning.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedsecure.encoding import FixedPoint, Profile, profile
+from fedsecure.envelope import canonical
+from fedsecure.errors import ConfigurationError
+from fedsecure.privacy.plan import Mode, PrivacyPlan
+from fedsecure.trainer import JSON
+
+FORMAT = 1
+MAX_SITES = 93  # ENCRYPTION section 3: exact for certain up to 93 summands
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_FIELDS = frozenset(
+    "format federation run project rounds sites custodians min_contributors seed "
+    "metrics model train privacy encryption dataset".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What all parties of a run agreed on before its first round.
+
+    Attributes
+    ----------
+    federation, run, project, dataset : str
+        Names; `dataset` is the steward's id of the data, equal at all sites.
+    rounds : int
+        Rounds planned; at least 1.
+    sites, custodians : tuple of str
+        The cohort, and who makes the run key, in order of preference.
+    min_contributors : int
+        No aggregate of fewer sites is opened.
+    seed : int
+        First model, and rounding and shuffling where privacy is off.
+    metrics : str
+        "none" or "plain": whether loss and accuracy leave the site.
+    settings : Mapping
+        The sections model, train, privacy and seed, for the training code.
+    privacy : PrivacyPlan or None
+        None in mode `none`.
+    scheme, profile, fixed : str, Profile, FixedPoint
+        How an update becomes integers and a ciphertext.
+    digest : bytes
+        SHA-256 of the canonical document; 32 bytes.
+    """
+
+    federation: str
+    run: str
+    project: str
+    dataset: str
+    rounds: int
+    sites: tuple[str, ...]
+    custodians: tuple[str, ...]
+    min_contributors: int
+    seed: int
+    metrics: str
+    settings: Mapping[str, JSON]
+    privacy: PrivacyPlan | None
+    scheme: str
+    profile: Profile
+    fixed: FixedPoint
+    digest: bytes
+
+    @property
+    def weighted(self) -> bool:
+        """Whether sites weigh by rows: only without privacy (ENCRYPTION section 4)."""
+        return self.privacy is None
+
+
+def plan_digest(document: Mapping[str, JSON]) -> bytes:
+    """Return the digest by which a plan is named everywhere; 32 bytes."""
+    return hashlib.sha256(canonical(document)).digest()
+
+
+def read_plan(document: Mapping[str, JSON]) -> RunPlan:
+    """Return the plan that `document` describes.
+
+    Raises
+    ------
+    ConfigurationError
+        Unknown or missing field, or a value out of bounds.
+    """
+    _same_fields(document, _FIELDS, "plan")
+    if document["format"] != FORMAT:
+        raise ConfigurationError(f"plan format {document['format']}, read is {FORMAT}")
+    sites, custodians = _names(document, "sites"), _names(document, "custodians")
+    _check_cohort(sites, custodians)
+    encryption = _section(document, "encryption")
+    chosen, fixed = _fixed_point(encryption, len(sites))
+    settings = {k: document[k] for k in ("model", "train", "privacy", "seed")}
+    return RunPlan(
+        federation=_text(document, "federation"),
+        run=_name(document, "run"),
+        project=_name(document, "project"),
+        dataset=_name(document, "dataset"),
+        rounds=_count(document, "rounds", 1, 1_000_000),
+        sites=sites,
+        custodians=custodians,
+        min_contributors=_count(document, "min_contributors", 1, len(sites)),
+        seed=_count(document, "seed", 0, 2**53 - 1),
+        metrics=_choice(document, "metrics", ("none", "plain")),
+        settings=settings,
+        privacy=_privacy(_section(document, "privacy")),
+        scheme=_text(encryption, "scheme"),
+        profile=chosen,
+        fixed=fixed,
+        digest=plan_digest(document),
+    )
+
+
+def _fixed_point(
+    section: Mapping[str, JSON], sites: int
+) -> tuple[Profile, FixedPoint]:
+    fields = frozenset({"scheme", "profile", "value_range", "max_contributors"})
+    _same_fields(section, fields, "encryption")
+    chosen = profile(_text(section, "profile"))
+    limit = _count(section, "max_contributors", sites, MAX_SITES)
+    value_range = section["value_range"]
+    if isinstance(value_range, bool) or not isinstance(value_range, int | float):
+        raise ConfigurationError(f"value_range={value_range!r} is not a number")
+    fixed = FixedPoint(float(value_range), chosen.value_bits(limit), limit)
+    fixed.check(chosen.field_bits)
+    return chosen, fixed
+
+
+def _privacy(section: Mapping[str, JSON]) -> PrivacyPlan | None:
+    if section.get("mode") == Mode.NONE:
+        return None
+    return PrivacyPlan.from_document(section)
+
+
+def _check_cohort(sites: tuple[str, ...], custodians: tuple[str, ...]) -> None:
+    if len(set(sites)) != len(sites) or not 1 <= len(sites) <= MAX_SITES:
+        raise ConfigurationError(
+            f"plan names {len(sites)} sites, must be 1 to {MAX_SITES} different ones"
+        )
+    strangers = sorted(set(custodians) - set(sites))
+    if strangers or not custodians:
+        raise ConfigurationError(f"custodians must be sites of the run: {strangers}")
+
+
+def _same_fields(
+    section: Mapping[str, JSON], expected: frozenset[str], what: str
+) -> None:
+    unknown, missing = sorted(set(section) - expected), sorted(expected - set(section))
+    if unknown or missing:
+        raise ConfigurationError(
+            f"{what}: unknown fields {unknown}, missing fields {missing}"
+        )
+
+
+def _section(document: Mapping[str, JSON], name: str) -> Mapping[str, JSON]:
+    value = document[name]
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"plan field {name!r} is not a section")
+    return value
+
+
+def _text(document: Mapping[str, JSON], name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        raise ConfigurationError(f"plan field {name!r} must be a text, got {value!r}")
+    return value
+
+
+def _name(document: Mapping[str, JSON], name: str) -> str:
+    value = _text(document, name)
+    if not _NAME.fullmatch(value):
+        raise ConfigurationError(
+            f"plan field {name}={value!r}: use a-z, 0-9, '.', '_', '-', at most 63"
+        )
+    return value
+
+
+def _names(document: Mapping[str, JSON], name: str) -> tuple[str, ...]:
+    value = document.get(name)
+    if not isinstance(value, list):
+        raise ConfigurationError(f"plan field {name!r} must be a list")
+    return tuple(_name({"site": item}, "site") for item in value)
+
+
+def _count(document: Mapping[str, JSON], name: str, low: int, high: int) -> int:
+    value = document.get(name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"plan field {name}={value!r} is not a whole number")
+    if not low <= value <= high:
+        raise ConfigurationError(f"plan field {name}={value}, must be {low} to {high}")
+    return value
+
+
+def _choice(document: Mapping[str, JSON], name: str, options: tuple[str, ...]) -> str:
+    value = _text(document, name)
+    if value not in options:
+        raise ConfigurationError(f"plan field {name}={value!r}, one of {options}")
+    return value

@@ -218,13 +218,20 @@ def _read_head(head: bytes, signature: bytes, body: bytes) -> Envelope:
         )
         header = _text(fields, "header").encode()
         envelope = Envelope(
-            _text(fields, "kind"), scope, header, body, _text(fields, "signer"), signature
+            _text(fields, "kind"),
+            scope,
+            header,
+            body,
+            _text(fields, "signer"),
+            signature,
         )
     except ValueError as bad:
         raise VerificationError(f"message head is not well formed: {bad}") from bad
     # One encoding only: the bytes that were signed are made again, never taken over.
     if _head(envelope) != head:
-        raise VerificationError("message head is not canonical, or the body was changed")
+        raise VerificationError(
+            "message head is not canonical, or the body was changed"
+        )
     return envelope
 
 

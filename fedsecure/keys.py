@@ -157,7 +157,9 @@ class BoxKey:
         try:
             return _SUITE.decrypt(sealed, self._key, info)
         except (InvalidTag, ValueError) as bad:
-            raise VerificationError("sealed secret does not open with this key") from bad
+            raise VerificationError(
+                "sealed secret does not open with this key"
+            ) from bad
 
     @property
     def public(self) -> BoxPublic:

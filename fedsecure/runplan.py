@@ -19,7 +19,7 @@ MAX_SITES = 93  # ENCRYPTION section 3: exact for certain up to 93 summands
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _FIELDS = frozenset(
     "format federation run project rounds sites custodians min_contributors seed "
-    "metrics model train privacy encryption dataset".split()
+    "metrics model train privacy encryption dataset max_rows".split()
 )
 
 
@@ -47,6 +47,9 @@ class RunPlan:
         None in mode `none`.
     scheme, profile, fixed : str, Profile, FixedPoint
         How an update becomes integers and a ciphertext.
+    max_rows : int
+        Rows that weigh 1 when sites weigh by rows; 0: all sites weigh the same, and
+        always with privacy on, where a count would leak (ENCRYPTION section 4).
     digest : bytes
         SHA-256 of the canonical document; 32 bytes.
     """
@@ -66,12 +69,8 @@ class RunPlan:
     scheme: str
     profile: Profile
     fixed: FixedPoint
+    max_rows: int
     digest: bytes
-
-    @property
-    def weighted(self) -> bool:
-        """Whether sites weigh by rows: only without privacy (ENCRYPTION section 4)."""
-        return self.privacy is None
 
 
 def plan_digest(document: Mapping[str, JSON]) -> bytes:
@@ -111,13 +110,12 @@ def read_plan(document: Mapping[str, JSON]) -> RunPlan:
         scheme=_text(encryption, "scheme"),
         profile=chosen,
         fixed=fixed,
+        max_rows=_max_rows(document),
         digest=plan_digest(document),
     )
 
 
-def _fixed_point(
-    section: Mapping[str, JSON], sites: int
-) -> tuple[Profile, FixedPoint]:
+def _fixed_point(section: Mapping[str, JSON], sites: int) -> tuple[Profile, FixedPoint]:
     fields = frozenset({"scheme", "profile", "value_range", "max_contributors"})
     _same_fields(section, fields, "encryption")
     chosen = profile(_text(section, "profile"))
@@ -134,6 +132,13 @@ def _privacy(section: Mapping[str, JSON]) -> PrivacyPlan | None:
     if section.get("mode") == Mode.NONE:
         return None
     return PrivacyPlan.from_document(section)
+
+
+def _max_rows(document: Mapping[str, JSON]) -> int:
+    rows = _count(document, "max_rows", 0, 2**40)
+    if rows and _section(document, "privacy").get("mode") != Mode.NONE:
+        raise ConfigurationError(f"max_rows={rows}, must be 0 when privacy is on")
+    return rows
 
 
 def _check_cohort(sites: tuple[str, ...], custodians: tuple[str, ...]) -> None:

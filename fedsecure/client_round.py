@@ -186,7 +186,7 @@ class ClientRound:
         if isinstance(admitted, bytes):
             return admitted
         result = trainer.run(self._task(admitted, train=True))
-        return self.protect(admitted, result, trainer.rows())
+        return self.protect(admitted, result)
 
     # --- admit ----------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class ClientRound:
         known = run.shelf.answer(number)
         if known is not None:
             return self._same_input(known, given)
-        layout, model = self._model_before(run, number, given)
+        layout, model = self._model_after(run, request.header)
         reservation = self._reserve(run, request.scope.round, rows)
         return Admitted(
             request.scope.round, run.plan, layout, model, given, reservation
@@ -227,25 +227,20 @@ class ClientRound:
             )
         return known
 
-    def _model_before(
-        self, run: _Joined, number: int, given: bytes
+    def _model_after(
+        self, run: _Joined, header: Mapping[str, JSON]
     ) -> tuple[Layout, Vector]:
-        layout, model = run.shelf.layout(), run.shelf.model(number - 1)
+        """Return the model a request starts from, if this site opened the same."""
+        after = parts.count(header, "after")
+        layout, model = run.shelf.layout(), run.shelf.model(after)
         if layout is None or model is None:
-            raise ReleaseMissing(
-                f"round {number}: the release of round {number - 1} was not opened here"
-            )
-        if given != self._input(run, number, model):
+            raise ReleaseMissing(f"the release of round {after} was not opened here")
+        ours = self._opened[run.plan.run, after] if after else model_digest(model)
+        if _digest(header, "input") != ours:
             raise InputConflict(
-                f"round {number} names another input than the one opened here"
+                f"the request starts from another release of round {after}"
             )
         return layout, model
-
-    def _input(self, run: _Joined, number: int, model: Vector) -> bytes:
-        """Digest of what round `number` starts from: a release, or the first model."""
-        if number == 1:
-            return model_digest(model)
-        return self._opened[run.plan.run, number - 1]
 
     def _reserve(
         self, run: _Joined, round_id: RoundId, rows: int
@@ -265,7 +260,7 @@ class ClientRound:
 
     # --- protect --------------------------------------------------------------------
 
-    def protect(self, admitted: Admitted, result: TrainingResult, rows: int) -> bytes:
+    def protect(self, admitted: Admitted, result: TrainingResult) -> bytes:
         """Quantise, tag, encrypt and sign an update; keep it; return its bytes.
 
         Nothing leaves before the outbox holds it.
@@ -282,7 +277,7 @@ class ClientRound:
             raise VerificationError("training returned another layout than the model's")
         self._gate.check_norm(admitted.plan, float(np.linalg.norm(update.delta)))
         run = self._runs[admitted.round.run]
-        body, saturated = self._encrypt(run, admitted, update, rows)
+        body, saturated = self._encrypt(run, admitted, update)
         header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
         if admitted.plan.metrics == "plain":
             header["metrics"] = {**result.metrics, "saturated": saturated}
@@ -295,10 +290,10 @@ class ClientRound:
         return data
 
     def _encrypt(
-        self, run: _Joined, admitted: Admitted, update: ModelUpdate, rows: int
+        self, run: _Joined, admitted: Admitted, update: ModelUpdate
     ) -> tuple[bytes, int]:
         plan, key = admitted.plan, self._key(run)
-        values = _weigh(plan, update.delta, rows)
+        values = _weigh(plan, update.delta, update.num_examples)
         quantized = plan.fixed.quantize(values)
         encryptor = run.scheme.encryptor(key)
         blocks = pack(quantized.values, plan.profile, encryptor.slots)
@@ -333,12 +328,12 @@ class ClientRound:
         known = run.shelf.model(number)
         if known is not None:
             return known
-        before = run.shelf.model(number - 1)
+        before = run.shelf.model(release.after)
         if before is None:
-            raise ReleaseMissing(f"round {number}: open round {number - 1} first")
+            raise ReleaseMissing(f"round {number}: open round {release.after} first")
         model = before + self._open_sum(run, release, message.body, before.size)
         run.shelf.keep_model(number, model)
-        run.shelf.forget_models(number - 1)
+        run.shelf.forget_models(release.after)
         return model
 
     def _may_open(self, run: _Joined, release: Release) -> None:
@@ -362,8 +357,8 @@ class ClientRound:
         if opened is not None:
             return
         self._check_participants(run, release)
-        if key[1] > 1 and (run.plan.run, key[1] - 1) not in self._opened:
-            raise ReleaseMissing(f"round {key[1]}: open round {key[1] - 1} first")
+        if release.after and (run.plan.run, release.after) not in self._opened:
+            raise ReleaseMissing(f"round {key[1]}: open round {release.after} first")
         self._ledger.append(
             "aggregate.opened",
             run.plan.run,
@@ -533,10 +528,7 @@ class ClientRound:
 
     def _report(self, run: _Joined, request: Verified, trainer: Trainer) -> bytes:
         """Evaluate the last model without training; metrics leave under the plan."""
-        number = request.scope.round.number
-        layout, model = self._model_before(
-            run, number, _digest(request.header, "input")
-        )
+        layout, model = self._model_after(run, request.header)
         metrics: Mapping[str, JSON] = {}
         if run.plan.metrics == "plain":
             task = TrainingTask(

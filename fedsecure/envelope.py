@@ -118,7 +118,7 @@ def canonical(value: JSON | Mapping[str, JSON]) -> bytes:
         NaN, an integer beyond 2**53, or a value that is not JSON.
     """
     try:
-        return rfc8785.dumps(value)  # type: ignore[arg-type]
+        return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, ValueError) as bad:
         raise ConfigurationError(f"not canonical JSON: {bad}") from bad
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fedsecure.envelope import Verified, canonical
 from fedsecure.errors import VerificationError
+from fedsecure.parts import count
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
@@ -24,6 +25,8 @@ class Release:
     Attributes
     ----------
     round : RoundId
+    after : int
+        Round of the release it builds on; 0: the first model.
     participants : tuple of (str, bytes)
         Site and digest of its envelope, sorted by site.
     sum_digest : bytes
@@ -31,6 +34,7 @@ class Release:
     """
 
     round: RoundId
+    after: int
     participants: tuple[tuple[str, bytes], ...]
     sum_digest: bytes
 
@@ -48,17 +52,18 @@ class Release:
         return {
             "run": self.round.run,
             "round": self.round.number,
+            "after": self.after,
             "participants": [[site, d.hex()] for site, d in self.participants],
             "sum": self.sum_digest.hex(),
         }
 
 
 def release_of(
-    round_id: RoundId, envelopes: Mapping[str, bytes], total: bytes
+    round_id: RoundId, after: int, envelopes: Mapping[str, bytes], total: bytes
 ) -> Release:
     """Return the release of a closed set and its encrypted sum."""
     chosen = tuple(sorted(envelopes.items()))
-    return Release(round_id, chosen, hashlib.sha256(total).digest())
+    return Release(round_id, after, chosen, hashlib.sha256(total).digest())
 
 
 def read_release(message: Verified) -> Release:
@@ -69,10 +74,14 @@ def read_release(message: Verified) -> Release:
     VerificationError
         Fields missing or malformed, a site twice, or a body that is not the sum named.
     """
-    participants = _participants(message.header.get("participants"))
     release = Release(
-        message.scope.round, participants, hashlib.sha256(message.body).digest()
+        message.scope.round,
+        count(message.header, "after"),
+        _participants(message.header.get("participants")),
+        hashlib.sha256(message.body).digest(),
     )
+    if release.after >= release.round.number:
+        raise VerificationError("release builds on a later round")
     stated = {k: message.header.get(k) for k in release.header()}
     if stated != release.header():
         raise VerificationError("release header and release body do not agree")

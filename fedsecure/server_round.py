@@ -302,16 +302,15 @@ def _repeat(site: str, *, same: bool) -> Rejected:
 def _read_opening(round_id: RoundId, detail: Mapping[str, JSON]) -> Opening:
     try:
         cohort = detail["cohort"]
-        if not isinstance(cohort, list):
-            raise TypeError("cohort is not a list")
         return Opening(
             round_id,
-            tuple(str(site) for site in cohort),
+            tuple(str(site) for site in cohort if isinstance(cohort, list)),
             int(str(detail["min_contributors"])),
             float(str(detail["deadline"])),
-            *(bytes.fromhex(str(detail[k])) for k in ("input", "key_id")),
-            layout=bytes.fromhex(str(detail["layout"])),
-            plan=bytes.fromhex(str(detail["plan"])),
+            *(
+                bytes.fromhex(str(detail[name]))
+                for name in ("input", "key_id", "layout", "plan")
+            ),
         )
     except (KeyError, ValueError, TypeError, ConfigurationError) as bad:
         raise VerificationError(f"journal: OPEN is not well formed: {bad}") from bad

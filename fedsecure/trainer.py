@@ -6,12 +6,11 @@ the built-in models, a worker process, or a Flower ClientApp.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from fedsecure.update import Layout, ModelUpdate, RoundId, Vector
+from fedsecure.update import JSON, Layout, ModelUpdate, RoundId, Vector
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
-"""A plain JSON value."""
+__all__ = ["JSON", "Trainer", "TrainingResult", "TrainingTask"]
 
 
 @dataclass(frozen=True, slots=True)

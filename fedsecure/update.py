@@ -5,12 +5,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsecure.errors import ConfigurationError, NotFinite
 
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+"""A plain JSON value."""
 Vector = NDArray[np.float64]
 """Shape (num_parameters,), float64."""
 IntVector = NDArray[np.int64]
@@ -42,7 +45,7 @@ class Layout:
         text = json.dumps(self.document(), separators=(",", ":"))
         return hashlib.sha256(text.encode()).digest()
 
-    def document(self) -> list[list[object]]:
+    def document(self) -> list[JSON]:
         """Return the layout as plain JSON values."""
         pairs = zip(self.names, self.shapes, strict=True)
         return [[name, list(shape)] for name, shape in pairs]
@@ -86,7 +89,9 @@ def flatten(tensors: Mapping[str, NDArray[np.generic]]) -> Vector:
     """Return all tensors as one float64 vector, in mapping order."""
     if not tensors:
         return np.zeros(0, dtype=np.float64)
-    return np.concatenate([np.asarray(t, dtype=np.float64).ravel() for t in tensors.values()])
+    return np.concatenate(
+        [np.asarray(t, dtype=np.float64).ravel() for t in tensors.values()]
+    )
 
 
 def unflatten(vector: Vector, layout: Layout) -> dict[str, Vector]:
@@ -98,7 +103,9 @@ def unflatten(vector: Vector, layout: Layout) -> dict[str, Vector]:
         If the vector's length is not the layout's.
     """
     if vector.shape != (layout.num_parameters,):
-        msg = f"vector has shape {vector.shape}, layout wants ({layout.num_parameters},)"
+        msg = (
+            f"vector has shape {vector.shape}, layout wants ({layout.num_parameters},)"
+        )
         raise ConfigurationError(msg)
     out, start = {}, 0
     for name, shape in zip(layout.names, layout.shapes, strict=True):

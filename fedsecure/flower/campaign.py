@@ -1,0 +1,148 @@
+"""The loop around `election.decide`: load, decide, act, sleep, in a thread of its own.
+
+Grid calls retry for ever while a SuperLink is down, so renewal must not share a thread
+with the round (FLOWER.md section 6, rule 10).
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from fedsecure.clock import Clock
+from fedsecure.election import Act, Standing, decide, granted, lost
+from fedsecure.errors import LeaseLost, StorageError
+from fedsecure.metadata import LeaseBoard
+
+log = logging.getLogger(__name__)
+
+
+class Campaign:
+    """One aggregator's leadership over time.
+
+    Parameters
+    ----------
+    board : LeaseBoard
+    name, address : str
+        Who campaigns, and where it is reached.
+    ttl : float
+        Of the lease; seconds.
+    clock : Clock
+    healthy : callable
+        Whether this aggregator could do a leader's work now.
+    frozen : callable
+        Whether an operator froze fail-over.
+    poll : float
+        Seconds between two looks at the board.
+    """
+
+    def __init__(
+        self,
+        board: LeaseBoard,
+        name: str,
+        address: str,
+        ttl: float,
+        clock: Clock,
+        *,
+        healthy: Callable[[], bool] = lambda: True,
+        frozen: Callable[[], bool] = lambda: False,
+        poll: float = 0.02,
+    ) -> None:
+        self._board = board
+        self._address = address
+        self._ttl = ttl
+        self._clock = clock
+        self._healthy = healthy
+        self._frozen = frozen
+        self._poll = poll
+        self._standing = Standing(name)
+        self._leads = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="campaign", daemon=True)
+        self._last_reason = ""
+
+    def start(self) -> None:
+        """Begin to campaign."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give the lease up and end the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        if self._standing.lease is not None:
+            self._board.release(self._standing.lease)
+            self._standing = lost(self._standing)
+        self._leads.clear()
+
+    def wait(self, timeout: float) -> int | None:
+        """Return the term once this aggregator leads; None after `timeout` seconds."""
+        if not self._leads.wait(timeout):
+            return None
+        lease = self._standing.lease
+        return None if lease is None else lease.term
+
+    def check(self, term: int) -> None:
+        """Return only while this aggregator leads under `term`.
+
+        Raises
+        ------
+        LeaseLost
+            It does not, or its lease ended on its own clock.
+        """
+        standing = self._standing
+        if standing.lease is None or standing.lease.term != term:
+            raise LeaseLost(f"term {term} is over")
+        if self._clock.now() >= standing.valid_until:
+            raise LeaseLost(f"term {term} ended before it could be renewed")
+
+    def step_down(self) -> None:
+        """Drop leadership at once; the board is told so that nobody waits."""
+        lease, self._standing = self._standing.lease, lost(self._standing)
+        self._leads.clear()
+        if lease is not None:
+            self._board.release(lease)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._turn()
+            except StorageError as no_answer:
+                # Could not ask is never "yes": the lease runs out by itself.
+                log.warning("lease board does not answer: %s", no_answer)
+            self._stop.wait(self._poll)
+
+    def _turn(self) -> None:
+        standing = self._standing
+        observed = self._board.read() if standing.lease is None else None
+        decision = decide(
+            standing,
+            observed,
+            self._clock.now(),
+            healthy=self._healthy(),
+            frozen=self._frozen(),
+        )
+        if decision.reason != self._last_reason and decision.act != Act.RENEW:
+            log.info("%s: %s", decision.act, decision.reason)
+            self._last_reason = decision.reason
+        self._act(decision.act, standing)
+
+    def _act(self, act: Act, standing: Standing) -> None:
+        sent = self._clock.now()
+        if act == Act.CAMPAIGN:
+            lease = self._board.acquire(standing.name, self._address, self._ttl)
+            if lease is not None:
+                self._standing = granted(standing, lease, sent)
+                self._leads.set()
+        elif act == Act.RENEW and standing.lease is not None:
+            renewed = self._board.renew(standing.lease)
+            if self._standing is standing:  # not stepped down meanwhile
+                self._hold(standing, renewed is not None, sent)
+        elif act == Act.STEP_DOWN:
+            self.step_down()
+
+    def _hold(self, standing: Standing, kept: bool, sent: float) -> None:
+        if kept and standing.lease is not None:
+            self._standing = granted(standing, standing.lease, sent)
+        else:
+            self._standing = lost(standing)
+            self._leads.clear()

@@ -1,0 +1,232 @@
+"""SecureFedAvg: FedAvg over sums nobody at the server can read, led by whoever may.
+
+``start`` campaigns, leads when it holds the lease, stands by when it does not, and ends
+when the run is complete, whoever completed it.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Result, Strategy
+
+from fedsecure.envelope import canonical
+from fedsecure.errors import Conflict, ConfigurationError, LeaseLost, StaleTerm
+from fedsecure.flower.campaign import Campaign
+from fedsecure.flower.driver import RoundDriver, Terms, Tools
+from fedsecure.flower.post import Directory, Round, Timing
+from fedsecure.metadata import Step
+from fedsecure.update import Layout, flatten
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How the strategy uses a grid.
+
+    Attributes
+    ----------
+    directory : callable
+        Grid -> a callable that returns the node id of every site online.
+    timing : Timing
+    hands : int
+        Answers held in memory at a time.
+    """
+
+    directory: Callable[[Grid], Directory]
+    timing: Timing = Timing()
+    hands: int = 4
+
+
+class SecureFedAvg(Strategy):
+    """Encrypted, fenced federated averaging (McMahan et al. 2017) for Flower.
+
+    Sites hold the model; the server sums ciphertexts and never sees it. So there is
+    nothing for ``configure_train`` or ``aggregate_train`` to do: the rounds are driven
+    by `RoundDriver`, which survives the death of its process.
+
+    Parameters
+    ----------
+    terms : Terms
+    tools : Tools
+        Without a post: it belongs to the grid, and `start` makes it.
+    campaign : Campaign
+    wire : Wire
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        tools: Callable[[Callable[[str], Round]], Tools],
+        campaign: Campaign,
+        wire: Wire,
+    ) -> None:
+        self._terms = terms
+        self._tools = tools
+        self._campaign = campaign
+        self._wire = wire
+
+    def start(  # noqa: PLR0913 - Flower's signature
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int | None = None,
+        timeout: float | None = None,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: object = None,
+    ) -> Result:
+        """Take part in the run until it is complete; lead it while holding the lease.
+
+        Parameters
+        ----------
+        grid : Grid
+        initial_arrays : ArrayRecord, optional
+            The first model. Without it the custodian site makes it.
+        num_rounds, timeout : optional
+            Rounds of the run, and seconds a round stays open; the plan's by default.
+            `num_rounds` must be the plan's: sites signed up for that number.
+        train_config, evaluate_config, evaluate_fn
+            Must be None: sites take their settings from the signed plan, and the
+            server cannot evaluate a model it cannot see.
+
+        Returns
+        -------
+        Result
+            Empty arrays (only sites hold the model), metrics by round.
+
+        Raises
+        ------
+        ConfigurationError
+            An argument that cannot be honoured.
+        QuorumNotMet
+            Too many rounds in a row found too few sites.
+        """
+        self._refuse_unusable(num_rounds, train_config, evaluate_config, evaluate_fn)
+        if timeout is not None:
+            self._terms = replace(self._terms, deadline=timeout)
+        first = None if initial_arrays is None else _first_model(initial_arrays)
+        tools = self._tools(self._post(grid))
+        self._campaign.start()
+        try:
+            while not self._complete(tools):
+                self._serve_once(tools, first)
+        finally:
+            self._campaign.stop()
+        return self._result(tools)
+
+    def _serve_once(self, tools: Tools, first: tuple[bytes, bytes] | None) -> None:
+        term = self._campaign.wait(timeout=0.25)
+        if term is None:
+            return
+        tools.observer.note("leader", {"term": term, "holder": tools.name})
+        tools.ledger.append("lease.acquired", tools.name, term=term)
+        driver = RoundDriver(
+            self._terms, tools, term, lambda: self._campaign.check(term), first
+        )
+        try:
+            driver.run()
+        except (LeaseLost, StaleTerm, Conflict) as lost:
+            log.warning("%s stands by: %s", tools.name, lost)
+            tools.observer.note("lost", {"term": term, "reason": str(lost)})
+            self._campaign.step_down()
+
+    def _post(self, grid: Grid) -> Callable[[str], Round]:
+        wire, terms = self._wire, self._terms
+        directory = wire.directory(grid)
+        return lambda group: Round(
+            grid, directory, group, terms.max_bytes, wire.timing, wire.hands
+        )
+
+    def _complete(self, tools: Tools) -> bool:
+        head = tools.journal.head(self._terms.run)
+        if head is None:
+            return False
+        entries = tools.journal.entries(self._terms.run, head.round)
+        steps = {(e.round, e.step) for e in entries}
+        last = max((n for n, _ in steps), default=0)
+        done = last >= self._terms.rounds
+        return done and (head.round, Step.PUBLISH) in steps
+
+    def _result(self, tools: Tools) -> Result:
+        result = Result()
+        head = tools.journal.head(self._terms.run)
+        if head is not None:
+            rounds = MetricRecord({"rounds-released": head.round})
+            result.train_metrics_clientapp[head.round] = rounds
+        return result
+
+    def _refuse_unusable(self, num_rounds: int | None, *unusable: object) -> None:
+        if num_rounds is not None and num_rounds != self._terms.rounds:
+            raise ConfigurationError(
+                f"num_rounds={num_rounds}, the signed plan has {self._terms.rounds}"
+            )
+        if any(value is not None for value in unusable):
+            raise ConfigurationError(
+                "train_config, evaluate_config and evaluate_fn must be None: settings "
+                "come from the signed plan, and the server never sees the model"
+            )
+
+    # --- Flower's abstract methods: there is nothing for the server to see ------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Refuse: rounds are driven by `start`."""
+        raise _unused("configure_train")
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Refuse: sums are made from ciphertexts in `start`."""
+        raise _unused("aggregate_train")
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Refuse: sites evaluate the incoming model in the same message."""
+        raise _unused("configure_evaluate")
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Refuse: metrics arrive with the updates."""
+        raise _unused("aggregate_evaluate")
+
+    def summary(self) -> None:
+        """Log what the run is."""
+        log.info(
+            "SecureFedAvg: run %s, %d rounds, %d sites, at least %d contributors",
+            self._terms.run,
+            self._terms.rounds,
+            len(self._terms.sites),
+            self._terms.min_contributors,
+        )
+
+
+def server_app(build: Callable[[Context], SecureFedAvg]) -> ServerApp:
+    """Return a ServerApp whose strategy `build` makes from the run's context."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        strategy = build(context)
+        strategy.summary()
+        strategy.start(grid)
+
+    return app
+
+
+def _first_model(arrays: ArrayRecord) -> tuple[bytes, bytes]:
+    tensors = {name: array.numpy() for name, array in arrays.items()}
+    layout = Layout.of(tensors)
+    model = np.asarray(flatten(tensors), dtype="<f8")
+    return canonical(layout.document()), model.tobytes()
+
+
+def _unused(name: str) -> ConfigurationError:
+    return ConfigurationError(f"SecureFedAvg.{name} is not used: call start()")

@@ -1,0 +1,66 @@
+"""What happens in a federation, as lines that a console, a report or a test reads."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from fedsecure.clock import Clock
+from fedsecure.trainer import JSON
+
+
+class Observer(Protocol):
+    """Told of everything worth seeing; never asked, never waited for."""
+
+    def note(self, event: str, fields: Mapping[str, JSON]) -> None:
+        """Take note of an event; never raises into a round."""
+        ...
+
+
+class Silent:
+    """An observer that looks away."""
+
+    def note(self, event: str, fields: Mapping[str, JSON]) -> None:
+        """Do nothing."""
+
+
+class JsonLines:
+    """One JSON object a line, appended; each with the monotonic and the UTC time.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made when missing.
+    source : str
+        Who sees it: the aggregator's name.
+    clock : Clock
+    """
+
+    def __init__(self, path: Path, source: str, clock: Clock) -> None:
+        self._path = path
+        self._source = source
+        self._clock = clock
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def note(self, event: str, fields: Mapping[str, JSON]) -> None:
+        """Append one line; one write, so that readers see whole lines."""
+        line = {
+            "event": event,
+            "source": self._source,
+            "now": self._clock.now(),
+            "time": self._clock.wall().isoformat(timespec="milliseconds"),
+            **fields,
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, JSON]]:
+    """Return the events of a file; a torn last line is left out."""
+    if not path.exists():
+        return []
+    out = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            out.append(json.loads(line))
+    return out

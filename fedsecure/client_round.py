@@ -9,26 +9,16 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from fedsecure import ciphertext, custody, parts, registry
+from fedsecure import ciphertext, custody, parts
+from fedsecure.client_run import ClientRun, ClientRuns, Gate, Identity, Peers
 from fedsecure.encoding import check_tags, pack, tags, unpack
-from fedsecure.envelope import (
-    Envelope,
-    Kind,
-    Scope,
-    Verified,
-    canonical,
-    parse,
-    sign,
-    verify,
-)
+from fedsecure.envelope import Envelope, Kind, Scope, Verified, parse, verify
 from fedsecure.errors import (
     FedsecureError,
     InputConflict,
-    KeyMissing,
     PolicyRefused,
     ReleaseMissing,
     SecondAggregate,
@@ -36,13 +26,10 @@ from fedsecure.errors import (
     TooFewContributors,
     VerificationError,
 )
-from fedsecure.he import Scheme, SecretKey
-from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.ledger import Ledger
 from fedsecure.privacy.budget import Budget, Reservation
 from fedsecure.release import Release, read_release
-from fedsecure.runplan import RunPlan, plan_digest, read_plan
-from fedsecure.shelf import Shelf, read_layout
+from fedsecure.runplan import RunPlan
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
 from fedsecure.update import Layout, ModelUpdate, RoundId, Vector
@@ -50,64 +37,16 @@ from fedsecure.update import Layout, ModelUpdate, RoundId, Vector
 log = logging.getLogger(__name__)
 
 
-class Peers(Protocol):
-    """Whom the site knows: the verified roster, seen from a round."""
-
-    def aggregator(self, name: str) -> VerifyKey:
-        """Return an aggregator's signing key; VerificationError if it is not one."""
-        ...
-
-    def site(self, name: str) -> VerifyKey:
-        """Return a site's signing key; VerificationError if it is not one."""
-        ...
-
-    def box(self, name: str) -> BoxPublic:
-        """Return a site's box key; VerificationError if it is not one."""
-        ...
-
-
-class Gate(Protocol):
-    """The site's policy, seen from a round."""
-
-    def check(self, plan: RunPlan, layout: Layout | None) -> None:
-        """Return only if the policy allows the plan; PolicyRefused otherwise."""
-        ...
-
-    def check_norm(self, plan: RunPlan, norm: float) -> None:
-        """Return only if an update of this L2 norm may leave; PolicyRefused."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this site is."""
-
-    federation: str
-    site: str
-    signing: SigningKey
-    box: BoxKey
-
-
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """A request that passed every check and is paid for."""
 
     round: RoundId
-    plan: RunPlan
+    run: ClientRun
     layout: Layout
     model: Vector
     input_digest: bytes
     reservation: Reservation | None
-
-
-@dataclass(slots=True)
-class _Joined:
-    """A run this site takes part in: its plan, its shelf, and its opened key."""
-
-    plan: RunPlan
-    shelf: Shelf
-    scheme: Scheme
-    key: SecretKey | None = None
 
 
 class ClientRound:
@@ -115,7 +54,7 @@ class ClientRound:
 
     Parameters
     ----------
-    identity : Identity
+    me : Identity
     peers : Peers
         The roster.
     gate : Gate
@@ -130,9 +69,9 @@ class ClientRound:
         Largest message that is read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the site's six possessions
         self,
-        identity: Identity,
+        me: Identity,
         peers: Peers,
         gate: Gate,
         ledger: Ledger,
@@ -141,15 +80,13 @@ class ClientRound:
         *,
         max_bytes: int = 1 << 30,
     ) -> None:
-        self._me = identity
+        self._me = me
         self._peers = peers
         self._gate = gate
         self._ledger = ledger
         self._budgets = budgets
-        self._store = store
         self._max_bytes = max_bytes
-        self._cabinet = custody.KeyCabinet(store, identity.box)
-        self._runs: dict[str, _Joined] = {}
+        self._runs = ClientRuns(me, peers, gate, ledger, store, max_bytes=max_bytes)
         self._term = max((r.term for r in ledger.records()), default=0)
         self._opened = {
             (r.run, r.round): bytes.fromhex(str(r.detail["release"]))
@@ -164,29 +101,26 @@ class ClientRound:
         scope = Scope(RoundId("", 0), self._me.site, b"", b"", b"")
         try:
             request = parse(data, self._max_bytes)
-            scope = request.scope
-            return self._reply(self._checked(request), trainer)
+            verified = self._checked(request)
+            scope = verified.scope
+            return self._reply(verified, trainer)
         except (FedsecureError, OSError) as no:
-            return self._refusal(scope, no).to_bytes()
+            return self._refusal(scope, no)
 
     def _reply(self, request: Verified, trainer: Trainer) -> bytes:
-        run = self._join(request)
+        run = self._runs.join(request)
         if request.kind == Kind.BEGIN_REQUEST:
-            return self._begin(run, request, trainer)
+            return self._runs.begin(run, request, trainer)
         pieces = parts.split(request)
-        self._start(run, request, pieces)
-        for _, release in (p for p in pieces if p[0] == "release"):
+        self._runs.take(run, request, pieces)
+        for _, release in (piece for piece in pieces if piece[0] == "release"):
             self.recover(parse(release, self._max_bytes))
         if request.header.get("train") is False:
             return self._report(run, request, trainer)
-        return self._contribute(request, trainer)
-
-    def _contribute(self, request: Verified, trainer: Trainer) -> bytes:
         admitted = self.admit(request, trainer.rows())
         if isinstance(admitted, bytes):
             return admitted
-        result = trainer.run(self._task(admitted, train=True))
-        return self.protect(admitted, result)
+        return self.protect(admitted, trainer.run(_task(admitted)))
 
     # --- admit ----------------------------------------------------------------------
 
@@ -201,22 +135,20 @@ class ClientRound:
         Raises
         ------
         InputConflict
-            Answered before, on another input.
+            Answered before on another input, or it starts from another release.
         ReleaseMissing
-            An earlier release was not opened here yet.
+            The release it starts from was not opened here yet.
         BudgetExhausted
             The data set's budget does not allow it; nothing was touched.
         """
-        run = self._runs[request.scope.round.run]
-        number, given = request.scope.round.number, _digest(request.header, "input")
-        known = run.shelf.answer(number)
+        round_id = request.scope.round
+        run, given = self._runs.get(round_id.run), _digest(request.header, "input")
+        known = run.shelf.answer(round_id.number)
         if known is not None:
             return self._same_input(known, given)
         layout, model = self._model_after(run, request.header)
-        reservation = self._reserve(run, request.scope.round, rows)
-        return Admitted(
-            request.scope.round, run.plan, layout, model, given, reservation
-        )
+        reservation = self._reserve(run.plan, round_id, rows)
+        return Admitted(round_id, run, layout, model, given, reservation)
 
     def _same_input(self, known: bytes, given: bytes) -> bytes:
         before = self._own(known)
@@ -228,7 +160,7 @@ class ClientRound:
         return known
 
     def _model_after(
-        self, run: _Joined, header: Mapping[str, JSON]
+        self, run: ClientRun, header: Mapping[str, JSON]
     ) -> tuple[Layout, Vector]:
         """Return the model a request starts from, if this site opened the same."""
         after = parts.count(header, "after")
@@ -237,20 +169,17 @@ class ClientRound:
             raise ReleaseMissing(f"the release of round {after} was not opened here")
         ours = self._opened[run.plan.run, after] if after else model_digest(model)
         if _digest(header, "input") != ours:
-            raise InputConflict(
-                f"the request starts from another release of round {after}"
-            )
+            raise InputConflict(f"another release of round {after} was opened here")
         return layout, model
 
     def _reserve(
-        self, run: _Joined, round_id: RoundId, rows: int
+        self, plan: RunPlan, round_id: RoundId, rows: int
     ) -> Reservation | None:
-        if run.plan.privacy is None:
+        if plan.privacy is None:
             return None
-        run.plan.privacy.check_rows(rows)
-        return self._budget(run.plan).reserve(
-            round_id, run.plan.digest, run.plan.privacy.event()
-        )
+        plan.privacy.check_rows(rows)
+        event = plan.privacy.event()
+        return self._budget(plan).reserve(round_id, plan.digest, event)
 
     def _budget(self, plan: RunPlan) -> Budget:
         budget = self._budgets.get(plan.dataset)
@@ -267,37 +196,32 @@ class ClientRound:
 
         Raises
         ------
-        NotFinite
-            The update holds NaN or Inf.
         PolicyRefused
             The update is longer than the policy's norm bound.
+        VerificationError
+            Training returned another layout, or other noisy steps than were paid for.
         """
-        update = result.update
-        if update is None or update.layout != admitted.layout:
-            raise VerificationError("training returned another layout than the model's")
-        self._gate.check_norm(admitted.plan, float(np.linalg.norm(update.delta)))
-        run = self._runs[admitted.round.run]
-        body, saturated = self._encrypt(run, admitted, update)
+        run, plan = admitted.run, admitted.run.plan
+        update = _checked_update(admitted, result)
+        self._gate.check_norm(plan, float(np.linalg.norm(update.delta)))
+        body, saturated = self._encrypt(admitted, update)
         header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
-        if admitted.plan.metrics == "plain":
+        if plan.metrics == "plain":
             header["metrics"] = {**result.metrics, "saturated": saturated}
-        answer = self._sign(Kind.UPDATE, self._scope(run, admitted.round), header, body)
+        answer = self._me.sign(Kind.UPDATE, run.scope(admitted.round), header, body)
         data = answer.to_bytes()
         run.shelf.keep_answer(admitted.round.number, data)
         if admitted.reservation is not None:
-            digest = hashlib.sha256(data).digest()
-            self._budget(admitted.plan).commit(admitted.reservation, digest)
+            self._budget(plan).commit(admitted.reservation, data)
         return data
 
-    def _encrypt(
-        self, run: _Joined, admitted: Admitted, update: ModelUpdate
-    ) -> tuple[bytes, int]:
-        plan, key = admitted.plan, self._key(run)
+    def _encrypt(self, admitted: Admitted, update: ModelUpdate) -> tuple[bytes, int]:
+        run, plan = admitted.run, admitted.run.plan
         values = _weigh(plan, update.delta, update.num_examples)
         quantized = plan.fixed.quantize(values)
-        encryptor = run.scheme.encryptor(key)
+        encryptor = run.scheme.encryptor(run.key)
         blocks = pack(quantized.values, plan.profile, encryptor.slots)
-        tag_key = custody.tag_key(key)
+        tag_key = custody.tag_key(run.key)
         blocks[:, -1] = tags(tag_key, admitted.round, self._me.site, len(blocks))
         return ciphertext.to_bytes(encryptor.encrypt(blocks)), quantized.saturated
 
@@ -311,65 +235,51 @@ class ClientRound:
         SecondAggregate
             Another sum of this round was opened before.
         ReleaseMissing
-            An earlier round was not opened yet.
+            The release it builds on was not opened yet.
         TooFewContributors
             Fewer sites than the plan allows, or a stranger among them.
         VerificationError
             Signature, key, tags: not the sum of exactly these sites' updates.
         """
-        message = verify(
-            envelope, self._peers.aggregator(envelope.signer), kinds=(Kind.RELEASE,)
-        )
-        run = self._runs[message.scope.round.run]
-        message.require(self._scope(run, message.scope.round, site="*"))
+        signer = self._peers.aggregator(envelope.signer)
+        message = verify(envelope, signer, kinds=(Kind.RELEASE,))
+        run = self._runs.get(message.scope.round.run)
+        message.require(run.scope(message.scope.round, site="*"))
         release = read_release(message)
-        number = release.round.number
         self._may_open(run, release)
-        known = run.shelf.model(number)
+        known = run.shelf.model(release.round.number)
         if known is not None:
             return known
         before = run.shelf.model(release.after)
         if before is None:
-            raise ReleaseMissing(f"round {number}: open round {release.after} first")
+            raise ReleaseMissing(f"open the release of round {release.after} first")
         model = before + self._open_sum(run, release, message.body, before.size)
-        run.shelf.keep_model(number, model)
+        run.shelf.keep_model(release.round.number, model)
         run.shelf.forget_models(release.after)
         return model
 
-    def _may_open(self, run: _Joined, release: Release) -> None:
+    def _may_open(self, run: ClientRun, release: Release) -> None:
         key, digest = (run.plan.run, release.round.number), release.digest()
         opened = self._opened.get(key)
-        if opened is not None and opened != digest:
-            self._ledger.append(
-                "aggregate.second",
-                run.plan.run,
-                round=key[1],
-                outcome="refused",
-                run=run.plan.run,
-                term=self._term,
-                code=SecondAggregate.code,
-                detail={"release": digest.hex(), "opened": opened.hex()},
-            )
+        if opened == digest:
+            return
+        detail: dict[str, JSON] = {
+            "release": digest.hex(),
+            "sites": len(release.participants),
+        }
+        if opened is not None:
+            self._record("aggregate.second", release, SecondAggregate.code, detail)
             raise SecondAggregate(
                 f"round {key[1]} was opened as {opened.hex()[:12]}; "
                 f"{digest.hex()[:12]} is refused"
             )
-        if opened is not None:
-            return
         self._check_participants(run, release)
         if release.after and (run.plan.run, release.after) not in self._opened:
-            raise ReleaseMissing(f"round {key[1]}: open round {release.after} first")
-        self._ledger.append(
-            "aggregate.opened",
-            run.plan.run,
-            run=run.plan.run,
-            round=key[1],
-            term=self._term,
-            detail={"release": digest.hex(), "sites": len(release.participants)},
-        )
+            raise ReleaseMissing(f"open the release of round {release.after} first")
+        self._record("aggregate.opened", release, "", detail)
         self._opened[key] = digest
 
-    def _check_participants(self, run: _Joined, release: Release) -> None:
+    def _check_participants(self, run: ClientRun, release: Release) -> None:
         strangers = sorted(set(release.sites) - set(run.plan.sites))
         if strangers or len(release.sites) < run.plan.min_contributors:
             raise TooFewContributors(
@@ -382,28 +292,39 @@ class ClientRound:
             raise VerificationError("the release counts an update this site never sent")
 
     def _open_sum(
-        self, run: _Joined, release: Release, body: bytes, size: int
+        self, run: ClientRun, release: Release, body: bytes, size: int
     ) -> Vector:
-        plan, key = run.plan, self._key(run)
-        decryptor = run.scheme.decryptor(key)
+        plan = run.plan
         total = ciphertext.from_bytes(
-            body, key_id=key.key_id, max_summands=plan.fixed.max_contributors
+            body, key_id=run.key.key_id, max_summands=plan.fixed.max_contributors
         )
-        blocks = decryptor.decrypt(total)
-        check_tags(blocks[:, -1], custody.tag_key(key), release.round, release.sites)
+        blocks = run.scheme.decryptor(run.key).decrypt(total)
+        tag_key = custody.tag_key(run.key)
+        check_tags(blocks[:, -1], tag_key, release.round, release.sites)
         length = size + (1 if plan.max_rows else 0)
         integers = unpack(blocks, plan.profile, length)
-        values = plan.fixed.dequantize_sum(integers, 1)
-        return _unweigh(plan, values, len(release.sites))
+        return _unweigh(plan, plan.fixed.dequantize(integers), len(release.sites))
 
-    # --- joining, the key, the first model ------------------------------------------
+    def _record(
+        self, action: str, release: Release, code: str, detail: Mapping[str, JSON]
+    ) -> None:
+        self._ledger.append(
+            action,
+            release.round.run,
+            run=release.round.run,
+            round=release.round.number,
+            term=self._term,
+            outcome="refused" if code else "ok",
+            code=code,
+            detail=detail,
+        )
+
+    # --- small steps ----------------------------------------------------------------
 
     def _checked(self, envelope: Envelope) -> Verified:
-        request = verify(
-            envelope,
-            self._peers.aggregator(envelope.signer),
-            kinds=(Kind.BEGIN_REQUEST, Kind.REQUEST),
-        )
+        signer = self._peers.aggregator(envelope.signer)
+        kinds = (Kind.BEGIN_REQUEST, Kind.REQUEST)
+        request = verify(envelope, signer, kinds=kinds)
         if request.scope.site != self._me.site:
             raise VerificationError(f"message is for site {request.scope.site!r}")
         term = parts.count(request.header, "term")
@@ -414,177 +335,51 @@ class ClientRound:
             self._term = term
         return request
 
-    def _join(self, request: Verified) -> _Joined:
-        name = request.scope.round.run
-        run = self._runs.get(name)
-        if run is None:
-            run = self._runs[name] = self._enter(name, request)
-        if request.scope.plan != run.plan.digest:
-            raise PolicyRefused(f"run {name} was joined under another plan")
-        return run
-
-    def _enter(self, name: str, request: Verified) -> _Joined:
-        document = request.header.get("plan")
-        if (
-            not isinstance(document, dict)
-            or plan_digest(document) != request.scope.plan
-        ):
-            raise VerificationError("request does not carry the plan it is signed for")
-        plan = read_plan(document)
-        if plan.federation != self._me.federation or plan.run != name:
-            raise VerificationError("plan is of another federation or run")
-        if self._me.site not in plan.sites:
-            raise PolicyRefused(f"site {self._me.site} is not in the plan's cohort")
-        shelf = Shelf(self._store, name, self._max_bytes)
-        self._gate.check(plan, shelf.layout())
-        shelf.keep_plan(document)
-        settings = dict(document["encryption"])  # type: ignore[call-overload]
-        scheme: Scheme = registry.load("he", plan.scheme).create(settings)
-        self._ledger.append(
-            "run.joined", name, run=name, detail={"plan": plan.digest.hex()}
-        )
-        return _Joined(plan, shelf, scheme, self._cabinet.get(name))
-
-    def _begin(self, run: _Joined, request: Verified, trainer: Trainer) -> bytes:
-        """As the custodian: make the run key, wrap it to every site, once."""
-        known = run.shelf.answer(0)
-        if known is not None:
-            return known
-        boxes = {site: self._peers.box(site) for site in run.plan.sites}
-        key, document = custody.make_run_key(
-            run.scheme,
-            scheme_name=run.plan.scheme,
-            run=run.plan.run,
-            federation=run.plan.federation,
-            custodian=self._me.site,
-            recipients=boxes,
-            signing=self._me.signing,
-        )
-        pieces = [("statement", document.statement)]
-        pieces += [(f"wrap:{site}", document.wraps[site]) for site in run.plan.sites]
-        if request.header.get("initial") is True:
-            layout, model = trainer.initial(run.plan.settings)
-            pieces.append(("layout", _layout_bytes(layout)))
-            pieces.append(("initial", model.astype("<f8").tobytes()))
-        scope = Scope(
-            request.scope.round, self._me.site, key.key_id, b"", run.plan.digest
-        )
-        header: dict[str, JSON] = {"parts": parts.listing(pieces)}
-        data = self._sign(Kind.BEGIN, scope, header, parts.join(pieces)).to_bytes()
-        run.shelf.keep_answer(0, data)
-        return data
-
-    def _start(
-        self, run: _Joined, request: Verified, pieces: list[tuple[str, bytes]]
-    ) -> None:
-        """Take the run key and the first model from a request, if they are new."""
-        statement, wrap = parts.one(pieces, "statement"), parts.one(pieces, "wrap")
-        if run.key is None and statement is not None and wrap is not None:
-            run.key = self._open_key(run, request, statement, wrap)
-        if run.key is None:
-            raise KeyMissing(f"run {run.plan.run}: this site has no run key yet")
-        layout, first = parts.one(pieces, "layout"), parts.one(pieces, "initial")
-        if run.shelf.layout() is None and layout is not None and first is not None:
-            self._keep_first(run, layout, first)
-        request.require(self._scope(run, request.scope.round))
-
-    def _open_key(
-        self, run: _Joined, request: Verified, statement: bytes, wrap: bytes
-    ) -> SecretKey:
-        custodian = parts.text(request.header, "custodian")
-        if custodian not in run.plan.custodians:
-            raise VerificationError(f"{custodian!r} may not make this run's key")
-        key = custody.open_run_key(
-            statement,
-            wrap,
-            run.scheme,
-            scheme_name=run.plan.scheme,
-            run=run.plan.run,
-            federation=run.plan.federation,
-            custodian=custodian,
-            verify_key=self._peers.site(custodian),
-            site=self._me.site,
-            box=self._me.box,
-        )
-        self._cabinet.keep(run.plan.run, key)
-        self._ledger.append(
-            "key.opened",
-            key.key_id.hex(),
-            run=run.plan.run,
-            term=self._term,
-            detail={"custodian": custodian},
-        )
-        return key
-
-    def _keep_first(self, run: _Joined, layout: bytes, first: bytes) -> None:
-        shape = read_layout(layout)
-        model = np.frombuffer(first, dtype="<f8")
-        if model.shape != (shape.num_parameters,) or not np.isfinite(model).all():
-            raise VerificationError("the first model does not fit its layout")
-        self._gate.check(run.plan, shape)
-        run.shelf.keep_first_model(shape, model)
-
-    # --- small steps ----------------------------------------------------------------
-
-    def _report(self, run: _Joined, request: Verified, trainer: Trainer) -> bytes:
+    def _report(self, run: ClientRun, request: Verified, trainer: Trainer) -> bytes:
         """Evaluate the last model without training; metrics leave under the plan."""
         layout, model = self._model_after(run, request.header)
-        metrics: Mapping[str, JSON] = {}
+        metrics: dict[str, JSON] = {}
         if run.plan.metrics == "plain":
-            task = TrainingTask(
-                request.scope.round, layout, model, run.plan.settings, train=False
-            )
-            metrics = dict(trainer.run(task).metrics)
-        header: dict[str, JSON] = {"metrics": dict(metrics)}
-        scope = self._scope(run, request.scope.round)
-        return self._sign(Kind.REPORT, scope, header, b"").to_bytes()
-
-    def _task(self, admitted: Admitted, *, train: bool) -> TrainingTask:
-        return TrainingTask(
-            admitted.round,
-            admitted.layout,
-            admitted.model,
-            admitted.plan.settings,
-            train=train,
-        )
-
-    def _key(self, run: _Joined) -> SecretKey:
-        if run.key is None:
-            raise KeyMissing(f"run {run.plan.run}: this site has no run key")
-        return run.key
-
-    def _scope(self, run: _Joined, round_id: RoundId, site: str = "") -> Scope:
-        layout = run.shelf.layout()
-        return Scope(
-            round_id,
-            site or self._me.site,
-            self._key(run).key_id,
-            b"" if layout is None else layout.digest(),
-            run.plan.digest,
-        )
-
-    def _sign(
-        self, kind: Kind, scope: Scope, header: Mapping[str, JSON], body: bytes
-    ) -> Envelope:
-        me = self._me
-        return sign(kind, scope, header, body, signer=me.site, key=me.signing)
+            round_id, settings = request.scope.round, run.plan.settings
+            task = TrainingTask(round_id, layout, model, settings, train=False)
+            metrics.update(trainer.run(task).metrics)
+        scope = run.scope(request.scope.round)
+        return self._me.sign(Kind.REPORT, scope, {"metrics": metrics}, b"").to_bytes()
 
     def _own(self, data: bytes) -> Verified:
-        kinds = (Kind.UPDATE, Kind.BEGIN)
-        return verify(
-            parse(data, self._max_bytes), self._me.signing.public, kinds=kinds
-        )
+        envelope = parse(data, self._max_bytes)
+        return verify(envelope, self._me.signing.public, kinds=(Kind.UPDATE,))
 
-    def _refusal(self, scope: Scope, reason: Exception) -> Envelope:
+    def _refusal(self, scope: Scope, reason: Exception) -> bytes:
         """Say no with a code only: the reason stays here (PRIVACY section 10)."""
         code = str(getattr(reason, "code", "failed"))
-        log.warning("site %s refuses: %s: %s", self._me.site, code, reason)
-        return self._sign(Kind.REFUSAL, scope, {"code": code, "term": self._term}, b"")
+        log.warning("site %s refuses (%s): %s", self._me.site, code, reason)
+        header: dict[str, JSON] = {"code": code, "term": self._term}
+        return self._me.sign(Kind.REFUSAL, scope, header, b"").to_bytes()
 
 
 def model_digest(model: Vector) -> bytes:
     """Return SHA-256 of a model's little-endian float64 bytes; 32 bytes."""
     return hashlib.sha256(model.astype("<f8").tobytes()).digest()
+
+
+def _task(admitted: Admitted) -> TrainingTask:
+    settings = admitted.run.plan.settings
+    return TrainingTask(
+        admitted.round, admitted.layout, admitted.model, settings, train=True
+    )
+
+
+def _checked_update(admitted: Admitted, result: TrainingResult) -> ModelUpdate:
+    update, privacy = result.update, admitted.run.plan.privacy
+    if update is None or update.layout != admitted.layout:
+        raise VerificationError("training returned another layout than the model's")
+    paid = 0 if privacy is None else privacy.steps_per_round
+    if result.dp_steps != paid:
+        raise VerificationError(
+            f"training took {result.dp_steps} noisy steps, {paid} were paid for"
+        )
+    return update
 
 
 def _weigh(plan: RunPlan, delta: Vector, rows: int) -> Vector:
@@ -603,10 +398,6 @@ def _unweigh(plan: RunPlan, total: Vector, contributors: int) -> Vector:
     if weight <= 0:
         raise VerificationError(f"the sum of weights is {weight}, must be positive")
     return np.asarray(total[:-1] / weight)
-
-
-def _layout_bytes(layout: Layout) -> bytes:
-    return canonical(layout.document())
 
 
 def _digest(header: Mapping[str, JSON], name: str) -> bytes:

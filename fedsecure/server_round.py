@@ -304,7 +304,7 @@ def _read_opening(round_id: RoundId, detail: Mapping[str, JSON]) -> Opening:
         cohort = detail["cohort"]
         return Opening(
             round_id,
-            tuple(str(site) for site in cohort if isinstance(cohort, list)),
+            tuple(str(site) for site in _list(cohort)),
             int(str(detail["min_contributors"])),
             float(str(detail["deadline"])),
             *(
@@ -342,3 +342,9 @@ def _read_closed(round_id: RoundId, detail: Mapping[str, JSON]) -> Closed:
     if root(pairs).hex() != detail.get("root"):
         raise VerificationError("journal: CLOSE does not match its own root")
     return Closed(round_id, pairs, root(pairs))
+
+
+def _list(value: JSON) -> list[JSON]:
+    if not isinstance(value, list):
+        raise VerificationError("journal: a list is missing")
+    return value

@@ -1,0 +1,258 @@
+"""The runs a site has joined: plan, run key, first model; what a round builds on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fedsecure import custody, parts, registry
+from fedsecure.envelope import Envelope, Kind, Scope, Verified, canonical, sign
+from fedsecure.errors import KeyMissing, PolicyRefused, VerificationError
+from fedsecure.he import Scheme, SecretKey
+from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
+from fedsecure.ledger import Ledger
+from fedsecure.runplan import RunPlan, plan_digest, read_plan
+from fedsecure.shelf import Shelf, read_layout
+from fedsecure.stores import Store
+from fedsecure.trainer import JSON, Trainer
+from fedsecure.update import Layout, RoundId
+
+
+class Peers(Protocol):
+    """Whom the site knows: the verified roster, seen from a round."""
+
+    def aggregator(self, name: str) -> VerifyKey:
+        """Return an aggregator's signing key; VerificationError if it is not one."""
+        ...
+
+    def site(self, name: str) -> VerifyKey:
+        """Return a site's signing key; VerificationError if it is not one."""
+        ...
+
+    def box(self, name: str) -> BoxPublic:
+        """Return a site's box key; VerificationError if it is not one."""
+        ...
+
+
+class Gate(Protocol):
+    """The site's policy, seen from a round."""
+
+    def check(self, plan: RunPlan, layout: Layout | None) -> None:
+        """Return only if the policy allows the plan; PolicyRefused otherwise."""
+        ...
+
+    def check_norm(self, plan: RunPlan, norm: float) -> None:
+        """Return only if an update of this L2 norm may leave; PolicyRefused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this site is."""
+
+    federation: str
+    site: str
+    signing: SigningKey
+    box: BoxKey
+
+    def sign(
+        self, kind: Kind, scope: Scope, header: Mapping[str, JSON], body: bytes
+    ) -> Envelope:
+        """Return an envelope signed by this site."""
+        return sign(kind, scope, header, body, signer=self.site, key=self.signing)
+
+
+@dataclass(slots=True)
+class ClientRun:
+    """One run this site takes part in."""
+
+    site: str
+    plan: RunPlan
+    shelf: Shelf
+    scheme: Scheme
+    opened_key: SecretKey | None = None
+
+    @property
+    def key(self) -> SecretKey:
+        """The run key.
+
+        Raises
+        ------
+        KeyMissing
+            The site was not given one yet.
+        """
+        if self.opened_key is None:
+            raise KeyMissing(f"run {self.plan.run}: this site has no run key yet")
+        return self.opened_key
+
+    def scope(self, round_id: RoundId, site: str = "") -> Scope:
+        """Return what a message of this run is signed for; by default this site's."""
+        layout = self.shelf.layout()
+        digest = b"" if layout is None else layout.digest()
+        return Scope(
+            round_id, site or self.site, self.key.key_id, digest, self.plan.digest
+        )
+
+
+class ClientRuns:
+    """All runs of a site, joined when they first ask and never under two plans."""
+
+    def __init__(  # noqa: PLR0913 - the site's six possessions
+        self,
+        me: Identity,
+        peers: Peers,
+        gate: Gate,
+        ledger: Ledger,
+        store: Store,
+        *,
+        max_bytes: int,
+    ) -> None:
+        self._me = me
+        self._peers = peers
+        self._gate = gate
+        self._ledger = ledger
+        self._store = store
+        self._max_bytes = max_bytes
+        self._cabinet = custody.KeyCabinet(store, me.box)
+        self._runs: dict[str, ClientRun] = {}
+
+    def get(self, name: str) -> ClientRun:
+        """Return a run joined before.
+
+        Raises
+        ------
+        VerificationError
+            This site never joined it.
+        """
+        run = self._runs.get(name)
+        if run is None:
+            raise VerificationError(f"run {name!r} was never joined here")
+        return run
+
+    def join(self, request: Verified) -> ClientRun:
+        """Return the request's run, joining it under the plan it carries.
+
+        Raises
+        ------
+        PolicyRefused
+            Joined under another plan before, or the policy says no.
+        VerificationError, ConfigurationError
+            The plan is not the one signed for, of another federation, or not sound.
+        """
+        name = request.scope.round.run
+        run = self._runs.get(name)
+        if run is None:
+            run = self._runs[name] = self._enter(name, request)
+        if request.scope.plan != run.plan.digest:
+            raise PolicyRefused(f"run {name} was joined under another plan")
+        self._gate.check(run.plan, run.shelf.layout())
+        return run
+
+    def begin(self, run: ClientRun, request: Verified, trainer: Trainer) -> bytes:
+        """As the custodian: make the run key and wrap it to every site, once."""
+        known = run.shelf.answer(0)
+        if known is not None:
+            return known
+        key, document = custody.make_run_key(
+            run.scheme,
+            scheme_name=run.plan.scheme,
+            run=run.plan.run,
+            federation=run.plan.federation,
+            custodian=self._me.site,
+            recipients={site: self._peers.box(site) for site in run.plan.sites},
+            signing=self._me.signing,
+        )
+        pieces = [("statement", document.statement)]
+        pieces += [(f"wrap:{site}", document.wraps[site]) for site in run.plan.sites]
+        if request.header.get("initial") is True:
+            layout, model = trainer.initial(run.plan.settings)
+            pieces.append(("layout", canonical(layout.document())))
+            pieces.append(("initial", model.astype("<f8").tobytes()))
+        me, plan = self._me.site, run.plan.digest
+        scope = Scope(request.scope.round, me, key.key_id, b"", plan)
+        header: dict[str, JSON] = {"parts": parts.listing(pieces)}
+        answer = self._me.sign(Kind.BEGIN, scope, header, parts.join(pieces))
+        run.shelf.keep_answer(0, answer.to_bytes())
+        return answer.to_bytes()
+
+    def take(
+        self, run: ClientRun, request: Verified, pieces: list[tuple[str, bytes]]
+    ) -> None:
+        """Take the run key and the first model from a request, if they are new.
+
+        Raises
+        ------
+        VerificationError
+            Not the custodian's, not for this site, or not what the plan describes.
+        KeyMissing
+            The site has no run key and was given none.
+        """
+        statement, wrap = parts.one(pieces, "statement"), parts.one(pieces, "wrap")
+        if run.opened_key is None and statement is not None and wrap is not None:
+            run.opened_key = self._open_key(run, request, statement, wrap)
+        layout, first = parts.one(pieces, "layout"), parts.one(pieces, "initial")
+        if run.shelf.layout() is None and layout is not None and first is not None:
+            self._keep_first(run, layout, first)
+        request.require(run.scope(request.scope.round))
+
+    def _enter(self, name: str, request: Verified) -> ClientRun:
+        document = request.header.get("plan")
+        if (
+            not isinstance(document, dict)
+            or plan_digest(document) != request.scope.plan
+        ):
+            raise VerificationError("request does not carry the plan it is signed for")
+        plan = read_plan(document)
+        if plan.federation != self._me.federation or plan.run != name:
+            raise VerificationError("plan is of another federation or run")
+        if self._me.site not in plan.sites:
+            raise PolicyRefused(f"site {self._me.site} is not in the plan's cohort")
+        shelf = Shelf(self._store, name, self._max_bytes)
+        self._gate.check(plan, shelf.layout())
+        self._same_as_before(shelf, document)
+        scheme: Scheme = registry.load("he", plan.scheme).create({})
+        detail: dict[str, JSON] = {"plan": plan.digest.hex()}
+        self._ledger.append("run.joined", name, run=name, detail=detail)
+        return ClientRun(self._me.site, plan, shelf, scheme, self._cabinet.get(name))
+
+    def _same_as_before(self, shelf: Shelf, document: Mapping[str, JSON]) -> None:
+        before = shelf.plan()
+        if before is not None and canonical(before) != canonical(document):
+            raise PolicyRefused(f"run {shelf.run} was joined under another plan")
+        shelf.keep_plan(document)
+
+    def _open_key(
+        self, run: ClientRun, request: Verified, statement: bytes, wrap: bytes
+    ) -> SecretKey:
+        custodian = parts.text(request.header, "custodian")
+        if custodian not in run.plan.custodians:
+            raise VerificationError(f"{custodian!r} may not make this run's key")
+        key = custody.open_run_key(
+            statement,
+            wrap,
+            run.scheme,
+            scheme_name=run.plan.scheme,
+            run=run.plan.run,
+            federation=run.plan.federation,
+            custodian=custodian,
+            verify_key=self._peers.site(custodian),
+            site=self._me.site,
+            box=self._me.box,
+        )
+        self._cabinet.keep(run.plan.run, key)
+        detail: dict[str, JSON] = {"custodian": custodian}
+        self._ledger.append(
+            "key.opened", key.key_id.hex(), run=run.plan.run, detail=detail
+        )
+        return key
+
+    def _keep_first(self, run: ClientRun, layout: bytes, first: bytes) -> None:
+        shape = read_layout(layout)
+        if len(first) != 8 * shape.num_parameters:
+            raise VerificationError("the first model does not fit its layout")
+        model = np.frombuffer(first, dtype="<f8")
+        if not np.isfinite(model).all():
+            raise VerificationError("the first model holds NaN or Inf")
+        self._gate.check(run.plan, shape)
+        run.shelf.keep_first_model(shape, model)

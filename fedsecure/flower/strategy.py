@@ -16,7 +16,8 @@ from flwr.serverapp.strategy import Result, Strategy
 from fedsecure.envelope import canonical
 from fedsecure.errors import Conflict, ConfigurationError, LeaseLost, StaleTerm
 from fedsecure.flower.campaign import Campaign
-from fedsecure.flower.driver import RoundDriver, Terms, Tools
+from fedsecure.flower.driver import RoundDriver
+from fedsecure.flower.leader import Leader, Terms, Tools
 from fedsecure.flower.post import Directory, Round, Timing
 from fedsecure.metadata import Step
 from fedsecure.update import Layout, flatten
@@ -125,11 +126,9 @@ class SecureFedAvg(Strategy):
             return
         tools.observer.note("leader", {"term": term, "holder": tools.name})
         tools.ledger.append("lease.acquired", tools.name, term=term)
-        driver = RoundDriver(
-            self._terms, tools, term, lambda: self._campaign.check(term), first
-        )
+        leader = Leader(self._terms, tools, term, lambda: self._campaign.check(term))
         try:
-            driver.run()
+            RoundDriver(leader, first).run()
         except (LeaseLost, StaleTerm, Conflict) as lost:
             log.warning("%s stands by: %s", tools.name, lost)
             tools.observer.note("lost", {"term": term, "reason": str(lost)})

@@ -1,0 +1,137 @@
+"""What a leader works with: the run's public facts, its tools, and its signature."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fedsecure.checkpoint.vault import Vault
+from fedsecure.clock import Clock
+from fedsecure.envelope import Kind, Scope, Verified, parse, sign, verify
+from fedsecure.errors import VerificationError
+from fedsecure.flower.post import Round
+from fedsecure.keys import SigningKey, VerifyKey
+from fedsecure.ledger import Ledger
+from fedsecure.metadata import Head, Journal, JournalEntry, Step
+from fedsecure.monitor.observer import Observer
+from fedsecure.server_round import read_detail
+from fedsecure.trainer import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the leader runs: public facts of the plan, none of its meaning.
+
+    Attributes
+    ----------
+    run : str
+    plan : Mapping
+        The plan's document, passed on as it is.
+    plan_digest : bytes
+    rounds, min_contributors, max_contributors : int
+    sites, custodians : tuple of str
+    deadline : float
+        Seconds a round stays open.
+    max_bytes : int
+        Largest message accepted.
+    """
+
+    run: str
+    plan: Mapping[str, JSON]
+    plan_digest: bytes
+    rounds: int
+    min_contributors: int
+    max_contributors: int
+    sites: tuple[str, ...]
+    custodians: tuple[str, ...]
+    deadline: float
+    max_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What rounds are driven with; every one of them is handed in."""
+
+    name: str
+    signing: SigningKey
+    keys: Mapping[str, VerifyKey]
+    journal: Journal
+    vault: Vault
+    ledger: Ledger
+    observer: Observer
+    clock: Clock
+    post: Callable[[str], Round]
+    """Opens an exchange for a group of letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """One leadership: terms and tools under one term.
+
+    Attributes
+    ----------
+    terms : Terms
+    tools : Tools
+    term : int
+        The fencing number everything is written under.
+    check : callable
+        Raises LeaseLost once this aggregator no longer leads.
+    """
+
+    terms: Terms
+    tools: Tools
+    term: int
+    check: Callable[[], None]
+
+    def write(self, entry: JournalEntry) -> None:
+        """Append one durable step, if this aggregator still leads.
+
+        Raises
+        ------
+        LeaseLost, StaleTerm, Conflict
+            It does not; nothing was written.
+        """
+        self.check()
+        self.tools.journal.append(self.term, [entry])
+
+    def entries(self, first_round: int) -> list[JournalEntry]:
+        """Return the run's journal from a round on."""
+        return list(self.tools.journal.entries(self.terms.run, first_round))
+
+    def heads(self, first_round: int) -> list[Head]:
+        """Return the heads of the rounds released from `first_round` on, in order."""
+        heads = []
+        for entry in self.entries(first_round):
+            if entry.step == Step.RELEASE:
+                detail = read_detail(entry)
+                manifest = bytes.fromhex(str(detail["manifest"]))
+                sequence = int(str(detail["sequence"]))
+                heads.append(
+                    Head(entry.run, entry.round, sequence, manifest, self.term)
+                )
+        return heads
+
+    def sign(
+        self, kind: Kind, scope: Scope, header: Mapping[str, JSON], body: bytes
+    ) -> bytes:
+        """Return the bytes of a message signed by this aggregator."""
+        tools = self.tools
+        envelope = sign(kind, scope, header, body, signer=tools.name, key=tools.signing)
+        return envelope.to_bytes()
+
+    def verified(self, data: bytes, kinds: tuple[Kind, ...]) -> Verified:
+        """Return a site's message.
+
+        Raises
+        ------
+        VerificationError
+            Not signed by a site of this run, or of another kind.
+        """
+        envelope = parse(data, self.terms.max_bytes)
+        key = self.tools.keys.get(envelope.signer)
+        if key is None:
+            raise VerificationError(f"{envelope.signer!r} is not a site of this run")
+        return verify(envelope, key, kinds=kinds)
+
+    def note(self, event: str, number: int, fields: Mapping[str, JSON]) -> None:
+        """Tell the observer."""
+        facts: dict[str, JSON] = {"round": number, "term": self.term, **fields}
+        self.tools.observer.note(event, facts)

@@ -1,0 +1,216 @@
+"""The disk as an argument: what is durable when; the seam where tests lose power."""
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from fedsecure.errors import AlreadyExists, NotFound, StorageError, VerificationError
+
+_open_locks: set[int] = set()
+
+
+def _close_locks_in_child() -> None:
+    # A forked child that keeps the descriptor would keep the lock alive after its
+    # parent's death (RESILIENCE section 5, hazards).
+    for descriptor in tuple(_open_locks):
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _open_locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_locks_in_child)
+
+
+class Lock:
+    """An exclusive lock on a file, until `release` or the end of the process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        _open_locks.add(descriptor)
+
+    def release(self) -> None:
+        """Give the lock up; idempotent."""
+        if self._descriptor in _open_locks:
+            _open_locks.discard(self._descriptor)
+            os.close(self._descriptor)
+
+
+class Disk(Protocol):
+    """A file system as this house uses one: seven verbs, each durable on return."""
+
+    def read(self, path: Path, max_bytes: int) -> bytes:
+        """Return a file's bytes.
+
+        Raises
+        ------
+        NotFound
+            No such file.
+        VerificationError
+            It is larger than `max_bytes`; it was not read.
+        StorageError
+            It could not be read.
+        """
+        ...
+
+    def write_once(self, path: Path, data: bytes) -> None:
+        """Make a new file with its folders: all of it or nothing, durable on return.
+
+        Raises
+        ------
+        AlreadyExists
+            The file was there; it is untouched.
+        StorageError
+            Not durable: the caller must not go on.
+        """
+        ...
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Add bytes to a file, making it if missing; durable on return."""
+        ...
+
+    def truncate(self, path: Path, size: int) -> None:
+        """Cut a file to `size` bytes; durable on return."""
+        ...
+
+    def delete(self, path: Path) -> None:
+        """Remove a file; durable on return. A missing one is no error."""
+        ...
+
+    def listdir(self, path: Path) -> tuple[str, ...]:
+        """Return relative paths of all files below `path`, sorted; () if missing."""
+        ...
+
+    def lock(self, path: Path) -> Lock:
+        """Take an exclusive lock without waiting; StorageError if it is held."""
+        ...
+
+
+class SystemDisk:
+    """The machine's file system; fsync of file and folder."""
+
+    def read(self, path: Path, max_bytes: int) -> bytes:
+        """Return a file's bytes, refusing a larger file unread."""
+        with _storage("read", path), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise VerificationError(f"{path}: {size} bytes, at most {max_bytes}")
+            return file.read(max_bytes)
+
+    def write_once(self, path: Path, data: bytes) -> None:
+        """Write a temporary file beside `path`, sync it, link it, sync the folder.
+
+        ``link`` fails if the name exists, so two writers never overwrite one another.
+        """
+        _make_folder(path.parent)
+        temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
+        with _storage("write", path):
+            try:
+                _write_synced(temporary, data)
+                try:
+                    os.link(temporary, path)
+                except FileExistsError as exists:
+                    raise AlreadyExists(f"{path} exists") from exists
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Append and sync; the folder too when the file is new."""
+        _make_folder(path.parent)
+        with _storage("append to", path):
+            new = not path.exists()
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o600)
+            try:
+                _write_all(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if new:
+                _sync_folder(path.parent)
+
+    def truncate(self, path: Path, size: int) -> None:
+        """Cut and sync."""
+        with _storage("truncate", path), path.open("r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
+
+    def delete(self, path: Path) -> None:
+        """Unlink and sync the folder."""
+        with _storage("delete", path):
+            if path.exists():
+                path.unlink()
+                _sync_folder(path.parent)
+
+    def listdir(self, path: Path) -> tuple[str, ...]:
+        """Walk the folder; temporary files of dead writers are left out."""
+        with _storage("list", path):
+            found = (p for p in path.rglob("*") if p.is_file())
+            names = (str(p.relative_to(path)) for p in found)
+            return tuple(sorted(n for n in names if "/.tmp-" not in f"/{n}"))
+
+    def lock(self, path: Path) -> Lock:
+        """Take a flock; the file then holds the holder's process id, for people."""
+        _make_folder(path.parent)
+        with _storage("lock", path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as held:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+                os.close(descriptor)
+                raise StorageError(
+                    f"{path} is locked by process {holder or 'unknown'}; end it first"
+                ) from held
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            return Lock(descriptor)
+
+
+@contextlib.contextmanager
+def _storage(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as missing:
+        raise NotFound(f"{path}: no such file") from missing
+    except OSError as failed:
+        raise StorageError(f"could not {verb} {path}: {failed.strerror}") from failed
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with _storage("make", folder):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        _sync_folder(folder.parent)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        _write_all(descriptor, data)
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

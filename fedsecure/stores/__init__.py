@@ -1,6 +1,11 @@
 """The socket for bulk bytes: write once, read with a limit."""
 
+import re
 from typing import Protocol
+
+from fedsecure.errors import ConfigurationError
+
+_PART = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
 class Store(Protocol):
@@ -43,3 +48,19 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object; durable on return. A missing key is no error."""
         ...
+
+
+def check_key(key: str) -> str:
+    """Return `key` if every part of it is a plain name.
+
+    Raises
+    ------
+    ConfigurationError
+        Otherwise; nothing was touched.
+    """
+    for part in key.split("/"):
+        if not _PART.fullmatch(part) or part in {".", ".."} or part.startswith(".tmp-"):
+            raise ConfigurationError(
+                f"store key {key!r}: parts must be 1 to 255 of A-Z a-z 0-9 . _ -"
+            )
+    return key

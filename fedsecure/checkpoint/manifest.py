@@ -1,0 +1,108 @@
+"""What a release's checkpoint is made of: numbered, chained, signed.
+
+The chain is ``prev``, not the number: numbers only rise and may have gaps, orphans of
+dead writers. A manifest is committed only by the head (RESILIENCE.md section 8).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+
+from fedsecure.envelope import canonical
+from fedsecure.errors import VerificationError
+from fedsecure.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
+from fedsecure.update import JSON
+
+FORMAT = 1
+MAX_BYTES = 1 << 20
+_LABEL = b"fedsecure-manifest-v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One release's checkpoint.
+
+    Attributes
+    ----------
+    run, round, sequence, term : str, int, int, int
+    after : int
+        Round of the release it builds on.
+    prev : str
+        Digest of the previous committed manifest, hexadecimal; "" for the first.
+    release : str
+        Digest of the release, hexadecimal.
+    root : str
+        Digest of the closed set it sums, hexadecimal.
+    object : str
+        Name of the sealed release envelope.
+    size : int
+        Bytes of that object.
+    key_id, plan : str
+        Run key's id and plan's digest, hexadecimal.
+    time : str
+        UTC, for people.
+    writer : str
+        The aggregator that signed it.
+    """
+
+    run: str
+    round: int
+    sequence: int
+    term: int
+    after: int
+    prev: str
+    release: str
+    root: str
+    object: str
+    size: int
+    key_id: str
+    plan: str
+    time: str
+    writer: str
+
+    def digest(self) -> bytes:
+        """Return the digest a head names; 32 bytes."""
+        return hashlib.sha256(_LABEL + self._body()).digest()
+
+    def signed(self, key: SigningKey) -> bytes:
+        """Return the stored form: signature, then canonical JSON."""
+        return key.sign(_LABEL + self._body()) + self._body()
+
+    def _body(self) -> bytes:
+        values: dict[str, JSON] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return canonical({"format": FORMAT, **values})
+
+
+def read_manifest(data: bytes, keys: dict[str, VerifyKey]) -> Manifest:
+    """Return a manifest signed by one of the aggregators.
+
+    Parameters
+    ----------
+    keys : dict of str to VerifyKey
+        Aggregators' signing keys by name.
+
+    Raises
+    ------
+    VerificationError
+        Too large, not signed by its writer, or not well formed.
+    """
+    if not SIGNATURE_BYTES < len(data) <= MAX_BYTES:
+        raise VerificationError(f"manifest of {len(data)} bytes, at most {MAX_BYTES}")
+    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    try:
+        values = json.loads(body)
+        writer = keys[values["writer"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as bad:
+        raise VerificationError("manifest is not by an aggregator we know") from bad
+    writer.verify(signature, _LABEL + body)
+    return _manifest(values)
+
+
+def _manifest(values: dict[str, JSON]) -> Manifest:
+    expected = {f.name: f.type for f in fields(Manifest)}
+    if set(values) != {"format", *expected} or values["format"] != FORMAT:
+        raise VerificationError(f"manifest does not have the fields of format {FORMAT}")
+    for name, kind in expected.items():
+        if type(values[name]) is not kind:
+            raise VerificationError(f"manifest field {name} is not of type {kind}")
+    return Manifest(**{name: values[name] for name in expected})  # type: ignore[arg-type]

@@ -1,0 +1,176 @@
+"""W of N: an object counts once W stores hold it; any one of them gives it back."""
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedsecure.errors import (
+    AlreadyExists,
+    ConfigurationError,
+    NotEnoughReplicas,
+    NotFound,
+    StorageError,
+    VerificationError,
+)
+from fedsecure.stores import Store
+
+log = logging.getLogger(__name__)
+
+_PROBE_BYTES = 4096
+
+
+class Replicas:
+    """N stores that are written together.
+
+    Parameters
+    ----------
+    stores : sequence of (str, Store)
+        Name for messages, and store.
+    quorum : int
+        W: how many must hold an object before it counts.
+
+    Raises
+    ------
+    ConfigurationError
+        W is not in 1 to N.
+    """
+
+    def __init__(self, stores: Sequence[tuple[str, Store]], quorum: int) -> None:
+        if not 1 <= quorum <= len(stores):
+            raise ConfigurationError(
+                f"store.quorum={quorum}, must be 1 to the {len(stores)} replicas"
+            )
+        self._stores = tuple(stores)
+        self._quorum = quorum
+
+    def probe(self) -> None:
+        """Write, read and delete an object in each store.
+
+        Raises
+        ------
+        ConfigurationError
+            Names every store that does not do it.
+        """
+        key, value = f"probe/{uuid.uuid4().hex}", os.urandom(_PROBE_BYTES)
+        bad = []
+        for name, store in self._stores:
+            try:
+                store.put(key, value)
+                same = store.get(key, _PROBE_BYTES) == value
+                store.delete(key)
+            except (StorageError, VerificationError) as failed:
+                bad.append(f"{name}: {failed}")
+                continue
+            if not same:
+                bad.append(f"{name}: gave back other bytes")
+        if bad:
+            raise ConfigurationError(
+                f"{len(bad)} of {len(self._stores)} stores are not usable: "
+                f"{'; '.join(bad)}. Make them writable or take them out of store.paths"
+            )
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write to every store; return once W hold it.
+
+        Equal bytes that are there already count: a repeat is no error.
+
+        Raises
+        ------
+        NotEnoughReplicas
+            Fewer than W hold it.
+        AlreadyExists
+            A store holds other bytes under this key.
+        """
+        held, failures = 0, []
+        for name, store in self._stores:
+            try:
+                _put_or_same(store, key, value)
+                held += 1
+            except AlreadyExists:
+                raise
+            except StorageError as failed:
+                failures.append(f"{name}: {failed}")
+        if failures:
+            log.warning("%s: %d of %d: %s", key, held, len(self._stores), failures)
+        if held < self._quorum:
+            raise NotEnoughReplicas(
+                f"{key}: {held} of {len(self._stores)} stores hold it, "
+                f"{self._quorum} must: {'; '.join(failures)}"
+            )
+
+    def get(
+        self, key: str, max_bytes: int, good: Callable[[bytes], bool] = lambda _: True
+    ) -> bytes:
+        """Return the object from the first store whose bytes are `good`.
+
+        Raises
+        ------
+        NotFound
+            No store has it.
+        VerificationError
+            Every copy that was read is bad.
+        """
+        bad = []
+        for name, store in self._stores:
+            try:
+                value = store.get(key, max_bytes)
+            except NotFound:
+                continue
+            except (StorageError, VerificationError) as failed:
+                bad.append(f"{name}: {failed}")
+                continue
+            if good(value):
+                return value
+            bad.append(f"{name}: changed")
+            log.error("store %s: %s was changed", name, key)
+        if bad:
+            raise VerificationError(f"{key}: no good copy: {'; '.join(bad)}")
+        raise NotFound(f"{key}: in none of {len(self._stores)} stores")
+
+    def keys(self, prefix: str) -> tuple[str, ...]:
+        """Return the keys any reachable store has, sorted."""
+        found: set[str] = set()
+        for name, store in self._stores:
+            try:
+                found.update(store.keys(prefix))
+            except StorageError as failed:
+                log.warning("store %s: %s", name, failed)
+        return tuple(sorted(found))
+
+    def delete(self, key: str) -> None:
+        """Delete from every store that can be reached."""
+        for name, store in self._stores:
+            try:
+                store.delete(key)
+            except StorageError as failed:
+                log.warning("store %s: %s", name, failed)
+
+
+def shared_devices(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Return pairs of folders that lie on one device, so that one disk loses both."""
+    devices: dict[int, Path] = {}
+    shared = []
+    for path in paths:
+        device = _existing(path).stat().st_dev
+        if device in devices:
+            shared.append((devices[device], path))
+        devices.setdefault(device, path)
+    return shared
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _put_or_same(store: Store, key: str, value: bytes) -> None:
+    try:
+        store.put(key, value)
+    except AlreadyExists:
+        try:
+            if store.get(key, len(value)) == value:
+                return
+        except VerificationError:
+            pass
+        raise

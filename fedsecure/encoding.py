@@ -1,0 +1,237 @@
+"""Floats as bounded integers, integers as fields of coefficients, and the keyed tag.
+
+Packing is linear modulo 2**48: a coefficient of a sum is the packed form of the summed
+integers, noise included, so an overflow costs utility and never privacy. A coefficient
+below 2**48 holds k fields of f bits (ENCRYPTION.md sections 4 to 6).
+"""
+
+import hashlib
+import hmac
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedsecure.errors import (
+    ConfigurationError,
+    NotFinite,
+    OverflowRisk,
+    VerificationError,
+)
+from fedsecure.update import IntVector, RoundId, Vector
+
+PLAIN_BITS = 48
+TAG_BYTES = 6
+_MASK = (1 << PLAIN_BITS) - 1
+_TAG_LABEL = b"fedsecure-tag-v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How integers share a coefficient.
+
+    Attributes
+    ----------
+    name : str
+    fields : int
+        k: integers in a coefficient.
+    field_bits : int
+        f: bits of each; ``k * f`` is 48.
+    """
+
+    name: str
+    fields: int
+    field_bits: int
+
+    def value_bits(self, max_contributors: int) -> int:
+        """Return b = f - ceil(log2 n_max): bits of one site's integer, sign included.
+
+        Raises
+        ------
+        OverflowRisk
+            Fewer than 4 bits are left.
+        """
+        bits = self.field_bits - math.ceil(math.log2(max_contributors))
+        if bits < 4:
+            raise OverflowRisk(
+                f"profile {self.name}: {bits} bits are left for {max_contributors} "
+                "sites, at least 4 are needed; choose a wider profile"
+            )
+        return bits
+
+    def blocks(self, count: int, slots: int) -> int:
+        """Return how many blocks `count` integers fill; one slot is the tag's."""
+        return max(1, math.ceil(count / (self.fields * (slots - 1))))
+
+
+_PROFILES = {
+    "20": Profile("20", 2, 24),
+    "12": Profile("12", 3, 16),
+    "8": Profile("8", 4, 12),
+    "wide": Profile("wide", 1, 48),
+}
+
+
+def profile(name: str) -> Profile:
+    """Return a profile by its name.
+
+    Raises
+    ------
+    ConfigurationError
+        No such profile.
+    """
+    found = _PROFILES.get(name)
+    if found is None:
+        known = ", ".join(_PROFILES)
+        raise ConfigurationError(f"encryption.profile={name!r}, must be one of {known}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Integers, and how many values lay outside the range and were cut to it."""
+
+    values: IntVector
+    saturated: int
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPoint:
+    """Float to bounded integer and back.
+
+    Attributes
+    ----------
+    clip : float
+        Largest absolute value; agreed before the round, never a site's own maximum.
+    bits : int
+        Of one integer, sign included.
+    max_contributors : int
+        Summands the field must hold.
+    """
+
+    clip: float
+    bits: int
+    max_contributors: int
+
+    def __post_init__(self) -> None:
+        """Refuse a range that is not positive and finite."""
+        if not (math.isfinite(self.clip) and self.clip > 0):
+            raise ConfigurationError(
+                f"encryption.value_range={self.clip}, must be positive and finite"
+            )
+
+    @property
+    def scale(self) -> float:
+        """Steps a unit."""
+        return ((1 << (self.bits - 1)) - 1) / self.clip
+
+    def check(self, field_bits: int) -> None:
+        """Return only if the full sum fits its field; arithmetic, not measurement.
+
+        Raises
+        ------
+        OverflowRisk
+            It would not.
+        """
+        largest = self.max_contributors * (((1 << (self.bits - 1)) - 1)
+        bound = 2 ** (field_bits - 1) - 1
+        if largest > bound:
+            raise OverflowRisk(
+                f"{self.max_contributors} sites with {self.bits} bits sum to {largest}, "
+                f"a field of {field_bits} bits holds {bound}"
+            )
+
+    def quantize(self, values: Vector) -> Quantized:
+        """Round to the nearest step; values beyond the range are cut and counted.
+
+        Raises
+        ------
+        NotFinite
+            NaN or Inf among them.
+        """
+        if not np.isfinite(values).all():
+            raise NotFinite("an update with NaN or Inf is not encoded")
+        cut = np.clip(values, -self.clip, self.clip)
+        saturated = int(np.count_nonzero(cut != values))
+        cut *= self.scale
+        return Quantized(np.rint(cut, out=cut).astype(np.int64), saturated)
+
+    def dequantize(self, total: IntVector) -> Vector:
+        """Return the sum that integers stand for, float64."""
+        return total / self.scale
+
+
+def pack(values: IntVector, chosen: Profile, slots: int) -> IntVector:
+    """Return coefficients, shape (blocks, slots), int64 in [0, 2**48); tag slot 0."""
+    per_block = chosen.fields * (slots - 1)
+    blocks = chosen.blocks(len(values), slots)
+    padded = np.zeros(blocks * per_block, dtype=np.int64)
+    padded[: len(values)] = values
+    fields = padded.reshape(blocks, chosen.fields, slots - 1)
+    out = np.zeros((blocks, slots), dtype=np.int64)
+    body = out[:, :-1]
+    for j in range(chosen.fields):
+        body += fields[:, j] << (j * chosen.field_bits)
+    body &= _MASK
+    return out
+
+
+def unpack(blocks: IntVector, chosen: Profile, count: int) -> IntVector:
+    """Return `count` integers of a sum: balanced digits, from the low field up.
+
+    Raises
+    ------
+    VerificationError
+        The blocks hold fewer.
+    """
+    slots = blocks.shape[1]
+    if len(blocks) != chosen.blocks(count, slots):
+        raise VerificationError(f"{len(blocks)} blocks do not hold {count} integers")
+    half, base = 1 << (chosen.field_bits - 1), 1 << chosen.field_bits
+    rest = blocks[:, :-1].copy()
+    out = np.empty((len(blocks), chosen.fields, slots - 1), dtype=np.int64)
+    for j in range(chosen.fields):
+        np.subtract((rest + half) & (base - 1), half, out=out[:, j])
+        rest -= out[:, j]
+        rest >>= chosen.field_bits
+    return out.reshape(-1)[:count]
+
+
+def tags(tag_key: bytes, round_id: RoundId, site: str, blocks: int) -> IntVector:
+    """Return the keyed tag of each block of one site's update, int64 in [0, 2**48).
+
+    HMAC-SHA256 over run, round, site and block, first 6 bytes, little endian. The key
+    comes from the run key: an aggregator cannot make the tag of a wrong set.
+    """
+    label = f"{round_id.run}|{round_id.number}|{site}|".encode()
+    made = (
+        hmac.digest(
+            tag_key, _TAG_LABEL + label + i.to_bytes(4, "little"), hashlib.sha256
+        )
+        for i in range(blocks)
+    )
+    values = [int.from_bytes(tag[:TAG_BYTES], "little") for tag in made]
+    return np.array(values, dtype=np.int64)
+
+
+def check_tags(
+    found: IntVector, tag_key: bytes, round_id: RoundId, sites: Iterable[str]
+) -> None:
+    """Return only if an opened sum is of exactly these sites' updates.
+
+    Raises
+    ------
+    VerificationError
+        A site missing, doubled or added, blocks swapped, or another round; passes
+        wrongly with chance 2**-48 a block.
+    """
+    total = np.zeros(len(found), dtype=np.int64)
+    for site in sites:
+        total = (total + tags(tag_key, round_id, site, len(found))) & _MASK
+    wrong = np.flatnonzero(total != found)
+    if wrong.size:
+        raise VerificationError(
+            f"the sum is not of exactly these sites: {wrong.size} of {len(found)} tags "
+            "are wrong"
+        )

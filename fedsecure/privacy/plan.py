@@ -13,7 +13,7 @@ from enum import StrEnum
 from fedsecure.accounting import Accountant, PrivacyEvent, Relation
 from fedsecure.envelope import canonical
 from fedsecure.errors import ConfigurationError
-from fedsecure.trainer import JSON
+from fedsecure.update import JSON
 
 FORMAT = 1
 AccountantFactory = Callable[[Relation], Accountant]
@@ -162,6 +162,34 @@ def check_delta(delta: float, rows: int) -> None:
         )
 
 
+def event_document(event: PrivacyEvent) -> dict[str, JSON]:
+    """Return an event as a ledger keeps it."""
+    return {
+        "type": event.kind,
+        "noise_multiplier": event.noise_multiplier,
+        "sample_rate": event.sample_rate,
+        "steps": event.steps,
+    }
+
+
+def read_event(document: Mapping[str, JSON]) -> PrivacyEvent:
+    """Return the event `event_document` wrote; whether it is known is not asked.
+
+    Raises
+    ------
+    KeyError
+        If a field is missing.
+    ConfigurationError
+        If a number is none.
+    """
+    return PrivacyEvent(
+        str(document["type"]),
+        _number(document, "noise_multiplier"),
+        _number(document, "sample_rate"),
+        _count(document, "steps"),
+    )
+
+
 def calibrate(  # noqa: PLR0913, PLR0917  an event, its price and who values it
     target_epsilon: float,
     delta: float,
@@ -275,14 +303,14 @@ def _check_count(mode: Mode, name: str, value: int, limits: tuple[int, int]) -> 
 def _number(document: Mapping[str, JSON], name: str) -> float:
     value = document[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"privacy plan: {name}={value!r} is not a number")
+        raise ConfigurationError(f"privacy: {name}={value!r} is not a number")
     return float(value)
 
 
 def _count(document: Mapping[str, JSON], name: str) -> int:
     value = _number(document, name)
     if not value.is_integer():  # NaN and infinities are no integers either
-        raise ConfigurationError(f"privacy plan: {name}={value} is not a whole number")
+        raise ConfigurationError(f"privacy: {name}={value} is not a whole number")
     return int(value)
 
 

@@ -236,6 +236,8 @@ def _objection(layer: nn.Module) -> str:
         layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse
     ):
         return "max_norm, scale_grad_by_freq and sparse depend on the whole batch"
+    if isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
+        return "Opacus 1.6 would train the row of padding_idx; leave it out"
     if getattr(layer, "padding_mode", "zeros") != "zeros":
         return "only zero padding has a per-example gradient"
     trainable = any(p.requires_grad for p in layer.parameters(recurse=False))

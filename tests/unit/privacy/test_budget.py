@@ -1,0 +1,388 @@
+import hashlib
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+from fedsecure import registry
+from fedsecure.accounting import Accountant, PrivacyEvent, Relation
+from fedsecure.errors import (
+    BudgetExhausted,
+    ConfigurationError,
+    InputConflict,
+    LedgerCorrupt,
+)
+from fedsecure.ledger import Ledger
+from fedsecure.privacy.budget import Budget, Ceiling, Content, Reservation
+from fedsecure.privacy.plan import AccountantFactory
+from fedsecure.update import JSON, RoundId
+from tests.fakes.paper import Paper, line_of
+
+ADD = Relation.ADD_OR_REMOVE_ONE
+RDP: AccountantFactory = registry.load("accounting", "rdp").create
+PLD: AccountantFactory = registry.load("accounting", "pld").create
+PLAN, OTHER_PLAN = b"p" * 32, b"q" * 32
+EVENT = PrivacyEvent("poisson_gaussian", 2.0, 0.1, 10)
+WARD = Content("ward", "fp-1", 1_000)
+BYTES = b"outgoing"
+SHA = hashlib.sha256(BYTES).digest()
+
+
+def _ceiling(epsilon: float = 3.0, relation: Relation = ADD) -> Ceiling:
+    return Ceiling(epsilon, 1e-5, relation, b"y" * 32)
+
+
+def _open(
+    paper: Paper,
+    epsilon: float = 3.0,
+    content: Content = WARD,
+    guards: Sequence[AccountantFactory] = (RDP,),
+) -> Budget:
+    return Budget.open(cast("Ledger", paper), content, _ceiling(epsilon), guards)
+
+
+def _answer(budget: Budget, number: int, run: str = "run") -> Reservation:
+    made = budget.reserve(RoundId(run, number), PLAN, EVENT)
+    budget.commit(made, SHA)
+    return made
+
+
+def _cost(steps: int, factory: AccountantFactory = RDP) -> float:
+    accountant = factory(ADD)
+    accountant.compose(PrivacyEvent("poisson_gaussian", 2.0, 0.1, steps))
+    return accountant.epsilon(1e-5)
+
+
+# --- what is written ------------------------------------------------------------------
+
+
+def test_opening_writes_the_ceiling_once() -> None:
+    paper = Paper()
+    _open(paper)
+    _open(paper)
+    assert paper.actions() == ["budget.open"]
+    assert paper.lines[0].object == "ward"
+    assert paper.lines[0].detail == {
+        "fingerprint": "fp-1",
+        "max_epsilon": 3.0,
+        "delta": 1e-5,
+        "relation": "add_or_remove_one",
+        "policy": "79" * 32,
+    }
+
+
+def test_row_count_is_never_written() -> None:
+    paper = Paper()
+    _answer(_open(paper, content=Content("ward", "fp", 7_654)), 1)
+    assert "7654" not in repr(paper.lines)
+
+
+def test_reservation_is_a_line_with_its_event() -> None:
+    paper = Paper()
+    made = _open(paper).reserve(RoundId("run", 4), PLAN, EVENT)
+    line = paper.lines[made.seq]
+    assert (line.action, line.run, line.round) == ("budget.reserve", "run", 4)
+    assert line.detail["plan"] == PLAN.hex()
+    assert line.detail["event"] == {
+        "type": "poisson_gaussian",
+        "noise_multiplier": 2.0,
+        "sample_rate": 0.1,
+        "steps": 10,
+        "relation": "add_or_remove_one",
+        "unit": "example",
+    }
+
+
+def test_commit_names_the_reservation_and_the_bytes() -> None:
+    paper = Paper()
+    made = _answer(_open(paper), 1)
+    assert paper.lines[-1].action == "budget.commit"
+    assert paper.lines[-1].detail == {"reserve": made.seq, "sha256": SHA.hex()}
+
+
+def test_void_names_the_reservation_and_the_reason() -> None:
+    paper = Paper()
+    budget = _open(paper)
+    made = budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    budget.void(made, "worker died")
+    assert paper.lines[-1].action == "budget.void"
+    assert paper.lines[-1].detail == {"reserve": made.seq, "reason": "worker died"}
+
+
+# --- what is charged ------------------------------------------------------------------
+
+
+def test_nothing_reserved_is_nothing_spent() -> None:
+    assert _open(Paper()).epsilon(1e-5) == 0.0
+
+
+def test_rounds_compose_over_runs() -> None:
+    budget = _open(Paper())
+    for number, run in enumerate(["one", "two", "one"], start=1):
+        _answer(budget, number, run)
+    assert budget.epsilon(1e-5) == pytest.approx(_cost(30), rel=1e-6)
+
+
+def test_spending_is_split_by_run() -> None:
+    budget = _open(Paper())
+    for number, run in enumerate(["one", "two", "one"], start=1):
+        _answer(budget, number, run)
+    spent = budget.spent_by_run()
+    assert spent == pytest.approx({"one": _cost(20), "two": _cost(10)}, rel=1e-6)
+
+
+def test_void_refunds_nothing() -> None:
+    budget = _open(Paper())
+    made = budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    before = budget.epsilon(1e-5)
+    budget.void(made, "worker died")
+    assert budget.epsilon(1e-5) == before > 0
+
+
+def test_a_restart_forgets_nothing() -> None:
+    paper = Paper()
+    _answer(_open(paper), 1)
+    assert _open(paper).epsilon(1e-5) == pytest.approx(_cost(10))
+
+
+def test_new_content_inherits_all_spending() -> None:
+    paper = Paper()
+    _answer(_open(paper), 1)
+    again = _open(paper, content=Content("ward", "fp-2", 1_200))
+    assert paper.actions()[-1] == "budget.open"
+    assert again.epsilon(1e-5) == pytest.approx(_cost(10))
+
+
+def test_a_raised_ceiling_leaves_old_spending_in_place() -> None:
+    paper = Paper()
+    _answer(_open(paper, 1.0), 1)
+    raised = _open(paper, 8.0)
+    assert raised.epsilon(1e-5) == pytest.approx(_cost(10))
+
+
+def test_another_data_set_in_the_same_ledger_is_not_charged() -> None:
+    paper = Paper()
+    _answer(_open(paper), 1)
+    other = _open(paper, content=Content("clinic", "fp-1", 1_000))
+    assert other.epsilon(1e-5) == 0.0
+
+
+def test_other_lines_of_the_ledger_are_passed_over() -> None:
+    paper = Paper()
+    paper.append("aggregate.opened", "ward", run="run", round=1)
+    assert _open(paper).epsilon(1e-5) == 0.0
+
+
+# --- the ceiling ----------------------------------------------------------------------
+
+
+def test_ceiling_is_kept_and_used_up() -> None:
+    budget, ceiling = _open(Paper(), 1.0), 1.0
+    fit = next(n for n in range(1, 20) if _cost(10 * (n + 1)) > ceiling)
+    for number in range(fit):
+        _answer(budget, number + 1)
+    with pytest.raises(BudgetExhausted):
+        budget.reserve(RoundId("run", fit + 1), PLAN, EVENT)
+    assert budget.epsilon(1e-5) <= ceiling
+
+
+def test_refusal_writes_nothing_and_touches_nothing() -> None:
+    paper = Paper()
+    budget = _open(paper, 0.1)
+    before = list(paper.lines)
+    with pytest.raises(BudgetExhausted):
+        budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    assert paper.lines == before
+
+
+def test_refusal_says_spent_asked_ceiling_and_by_whom() -> None:
+    budget = _open(Paper(), _cost(10) * 1.01)
+    _answer(budget, 1, "spender")
+    with pytest.raises(BudgetExhausted) as refused:
+        budget.reserve(RoundId("late", 1), PLAN, EVENT)
+    said = str(refused.value)
+    for word in (
+        f"{_cost(10):.4g} is spent",
+        f"spender {_cost(10):.4g}",
+        f"would make it {_cost(20):.4g}",
+        f"the ceiling is {_cost(10) * 1.01}",
+        "nothing was touched",
+    ):
+        assert word in said
+
+
+def test_pld_is_asked_where_rdp_says_too_much() -> None:
+    between = (_cost(10, PLD) + _cost(10, RDP)) / 2
+    budget = _open(Paper(), between, guards=[RDP, PLD])
+    budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    with pytest.raises(BudgetExhausted):
+        _open(Paper(), between, guards=[RDP]).reserve(RoundId("run", 1), PLAN, EVENT)
+
+
+def test_pld_is_not_asked_where_rdp_is_content() -> None:
+    def dear(relation: Relation) -> Accountant:
+        raise AssertionError
+
+    _open(Paper(), guards=[RDP, dear]).reserve(RoundId("run", 1), PLAN, EVENT)
+
+
+def test_replace_one_is_valued_by_pld_alone() -> None:
+    ledger = cast("Ledger", Paper())
+    ceiling = _ceiling(50.0, Relation.REPLACE_ONE)
+    budget = Budget.open(ledger, WARD, ceiling, [RDP, PLD])
+    budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    assert budget.epsilon(1e-5) > 1.5 * _cost(10, PLD)
+
+
+def test_event_no_accountant_knows_is_refused_before_it_is_written() -> None:
+    paper = Paper()
+    budget = _open(paper)
+    with pytest.raises(ConfigurationError, match="no accountant knows"):
+        budget.reserve(RoundId("run", 1), PLAN, PrivacyEvent("magic", 1.0, 0.1, 1))
+    assert paper.actions() == ["budget.open"]
+
+
+def test_delta_of_one_over_rows_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="below 1/rows"):
+        _open(Paper(), content=Content("ward", "fp-1", 100_000))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])
+def test_ceiling_that_is_none_is_refused(epsilon: float) -> None:
+    with pytest.raises(ConfigurationError, match="max_epsilon="):
+        _ceiling(epsilon)
+
+
+def test_budget_without_an_accountant_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="at least one accountant"):
+        _open(Paper(), guards=[])
+
+
+# --- one answer per round -------------------------------------------------------------
+
+
+def test_committed_round_is_not_reserved_again() -> None:
+    budget = _open(Paper())
+    _answer(budget, 1)
+    with pytest.raises(InputConflict, match="is committed already"):
+        budget.reserve(RoundId("run", 1), PLAN, EVENT)
+
+
+def test_round_in_flight_is_not_reserved_again() -> None:
+    budget = _open(Paper())
+    budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    with pytest.raises(InputConflict, match="is reserved already"):
+        budget.reserve(RoundId("run", 1), PLAN, EVENT)
+
+
+def test_voided_round_is_reserved_again_at_a_new_charge() -> None:
+    budget = _open(Paper())
+    first = budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    budget.void(first, "worker died")
+    second = budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    assert second.seq != first.seq
+    assert budget.epsilon(1e-5) == pytest.approx(_cost(20))
+
+
+def test_voided_round_is_not_reserved_under_another_plan() -> None:
+    budget = _open(Paper())
+    budget.void(budget.reserve(RoundId("run", 1), PLAN, EVENT), "worker died")
+    with pytest.raises(InputConflict, match="under another plan"):
+        budget.reserve(RoundId("run", 1), OTHER_PLAN, EVENT)
+
+
+def test_reservation_is_settled_once() -> None:
+    budget = _open(Paper())
+    made = _answer(budget, 1)
+    with pytest.raises(InputConflict, match=f"line {made.seq}: it is committed"):
+        budget.void(made, "second thoughts")
+    with pytest.raises(InputConflict, match=f"line {made.seq}: it is committed"):
+        budget.commit(made, SHA)
+
+
+def test_digest_of_another_length_is_refused() -> None:
+    budget = _open(Paper())
+    made = budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    with pytest.raises(ConfigurationError, match="SHA-256 has 32"):
+        budget.commit(made, b"short")
+
+
+# --- recovery -------------------------------------------------------------------------
+
+
+def test_reserved_with_bytes_in_the_outbox_becomes_committed() -> None:
+    paper = Paper()
+    _open(paper).reserve(RoundId("run", 1), PLAN, EVENT)
+    _open(paper).recover(lambda _: BYTES)
+    assert paper.lines[-1].action == "budget.commit"
+    assert paper.lines[-1].detail["sha256"] == SHA.hex()
+
+
+def test_reserved_without_bytes_becomes_void() -> None:
+    paper = Paper()
+    _open(paper).reserve(RoundId("run", 1), PLAN, EVENT)
+    _open(paper).recover(lambda _: None)
+    assert paper.lines[-1].action == "budget.void"
+
+
+def test_recovery_leaves_what_is_settled_alone() -> None:
+    paper = Paper()
+    _answer(_open(paper), 1)
+    before = list(paper.lines)
+    _open(paper).recover(lambda _: BYTES)
+    assert paper.lines == before
+
+
+def test_recovery_twice_is_recovery_once() -> None:
+    paper = Paper()
+    _open(paper).reserve(RoundId("run", 1), PLAN, EVENT)
+    for _ in range(2):
+        _open(paper).recover(lambda _: None)
+    assert paper.actions() == ["budget.open", "budget.reserve", "budget.void"]
+
+
+# --- lines nobody should have written -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "detail"),
+    [
+        ("budget.refund", {"reserve": 0}),
+        ("budget.commit", {"reserve": 7}),
+        ("budget.commit", {}),
+        ("budget.reserve", {"plan": "00"}),
+        ("budget.reserve", {"plan": "00", "event": "poisson"}),
+        ("budget.reserve", {"plan": "zz", "event": {"type": "x"}}),
+        (
+            "budget.reserve",
+            {
+                "plan": "00",
+                "event": {
+                    "type": "poisson_gaussian",
+                    "noise_multiplier": "2",
+                    "sample_rate": 0.1,
+                    "steps": 10,
+                },
+            },
+        ),
+    ],
+)
+def test_line_that_cannot_be_read_stops_the_node(
+    action: str, detail: dict[str, JSON]
+) -> None:
+    paper = Paper()
+    paper.append(action, "ward", run="run", round=1, detail=detail)
+    with pytest.raises(LedgerCorrupt, match=r"ledger line 0 \(budget\."):
+        _open(paper)
+
+
+def test_event_of_an_unknown_kind_in_the_past_blocks_new_reservations() -> None:
+    paper = Paper()
+    _open(paper).reserve(RoundId("run", 1), PLAN, EVENT)
+    line = paper.lines[-1]
+    event: dict[str, JSON] = {**cast("dict[str, JSON]", line.detail["event"])}
+    event["type"] = "from_the_future"
+    detail: dict[str, JSON] = {**line.detail, "event": event}
+    paper.lines[-1] = line_of(1, line.action, "ward", "run", 1, detail)
+    with pytest.raises(ConfigurationError, match="no accountant knows"):
+        _open(paper).reserve(RoundId("run", 2), PLAN, EVENT)

@@ -1,0 +1,232 @@
+import dataclasses
+import json
+
+import pytest
+
+from fedsecure import registry
+from fedsecure.accounting import PrivacyEvent, Relation
+from fedsecure.errors import ConfigurationError
+from fedsecure.privacy.plan import (
+    Mode,
+    PrivacyPlan,
+    calibrate,
+    check_delta,
+    event_document,
+    read_event,
+)
+from fedsecure.trainer import JSON
+
+ADD = Relation.ADD_OR_REMOVE_ONE
+PLAN = PrivacyPlan(
+    mode=Mode.EXAMPLE_LOCAL,
+    relation=ADD,
+    clip_norm=1.0,
+    noise_multiplier=1.1,
+    sample_rate=0.1,
+    steps_per_round=10,
+    rounds=8,
+    delta=1e-5,
+    divisor=32.0,
+)
+NAN = float("nan")
+
+
+def _with(**changes: JSON) -> dict[str, JSON]:
+    return {**PLAN.document(), **changes}
+
+
+def test_event_is_one_rounds_steps() -> None:
+    assert PLAN.event() == PrivacyEvent("poisson_gaussian", 1.1, 0.1, 10)
+
+
+def test_event_of_all_rounds_is_their_steps_together() -> None:
+    assert PLAN.event(PLAN.rounds).steps == 80
+
+
+def test_event_of_no_rounds_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="rounds=0"):
+        PLAN.event(0)
+
+
+def test_document_comes_back_the_same() -> None:
+    wire = json.loads(json.dumps(PLAN.document()))
+    assert PrivacyPlan.from_document(wire) == PLAN
+
+
+def test_document_of_plain_json_values_only() -> None:
+    kinds = {type(value) for value in PLAN.document().values()}
+    assert kinds == {str, int, float}
+
+
+def test_mode_none_comes_back_the_same() -> None:
+    plan = PrivacyPlan(Mode.NONE)
+    assert PrivacyPlan.from_document(plan.document()) == plan
+
+
+def test_digest_does_not_depend_on_how_a_number_is_written() -> None:
+    same = PrivacyPlan.from_document(_with(clip_norm=1, divisor=32))
+    assert same.digest() == PLAN.digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip_norm", 1.5),
+        ("noise_multiplier", 1.2),
+        ("sample_rate", 0.2),
+        ("steps_per_round", 11),
+        ("rounds", 9),
+        ("delta", 1e-6),
+        ("divisor", 33.0),
+        ("relation", "replace_one"),
+    ],
+)
+def test_digest_names_every_field(name: str, value: JSON) -> None:
+    other = PrivacyPlan.from_document(_with(**{name: value}))
+    assert other.digest() != PLAN.digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip_norm", 0.0),
+        ("clip_norm", -1.0),
+        ("clip_norm", NAN),
+        ("clip_norm", float("inf")),
+        ("noise_multiplier", 0.0),
+        ("noise_multiplier", -1.0),
+        ("noise_multiplier", NAN),
+        ("sample_rate", 0.0),
+        ("sample_rate", 1.0001),
+        ("sample_rate", NAN),
+        ("delta", 0.0),
+        ("delta", 0.5),
+        ("delta", NAN),
+        ("divisor", 0.0),
+        ("divisor", NAN),
+        ("steps_per_round", 0),
+        ("rounds", 0),
+    ],
+)
+def test_value_out_of_bounds_is_refused_with_value_and_bound(
+    name: str, value: float
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}=.*must be from"):
+        PrivacyPlan.from_document(_with(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip_norm", "1.0"),
+        ("clip_norm", True),
+        ("clip_norm", None),
+        ("steps_per_round", 1.5),
+        ("rounds", NAN),
+        ("rounds", float("inf")),
+    ],
+)
+def test_value_of_another_type_is_refused(name: str, value: JSON) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}=.*is not a"):
+        PrivacyPlan.from_document(_with(**{name: value}))
+
+
+def test_unknown_field_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown fields \['sigma'\]"):
+        PrivacyPlan.from_document(_with(sigma=1.0))
+
+
+@pytest.mark.parametrize("name", sorted(PLAN.document()))
+def test_missing_field_is_refused(name: str) -> None:
+    document = PLAN.document()
+    del document[name]
+    with pytest.raises(ConfigurationError, match=rf"missing fields \['{name}'\]"):
+        PrivacyPlan.from_document(document)
+
+
+@pytest.mark.parametrize("mode", ["example_distributed", "silo", "", None, 1])
+def test_mode_that_does_not_work_is_refused(mode: JSON) -> None:
+    with pytest.raises(ConfigurationError, match=r"privacy mode .* is unknown"):
+        PrivacyPlan.from_document(_with(mode=mode))
+
+
+def test_unknown_relation_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"relation .* is unknown"):
+        PrivacyPlan.from_document(_with(relation="zero_out"))
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="format=2, this version: 1"):
+        PrivacyPlan.from_document(_with(format=2))
+
+
+def test_mode_none_takes_no_number_that_would_do_nothing() -> None:
+    with pytest.raises(ConfigurationError, match=r"clip_norm=1\.0 does nothing"):
+        PrivacyPlan(Mode.NONE, clip_norm=1.0)
+
+
+def test_mode_none_has_no_event() -> None:
+    with pytest.raises(ConfigurationError, match="mode none has no event"):
+        PrivacyPlan(Mode.NONE).event()
+
+
+def test_plan_made_by_hand_is_checked_too() -> None:
+    with pytest.raises(ConfigurationError, match=r"sample_rate=2\.0"):
+        dataclasses.replace(PLAN, sample_rate=2.0)
+
+
+@pytest.mark.parametrize("rows", [100_000, 100_001])
+def test_delta_that_could_publish_a_row_is_refused(rows: int) -> None:
+    with pytest.raises(ConfigurationError, match=r"below 1/rows = 1e-05"):
+        PLAN.check_rows(rows)
+
+
+def test_delta_below_one_over_rows_is_taken() -> None:
+    PLAN.check_rows(99_999)
+
+
+def test_no_rows_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="rows=0"):
+        check_delta(1e-5, 0)
+
+
+def test_mode_none_asks_nothing_of_the_rows() -> None:
+    PrivacyPlan(Mode.NONE).check_rows(1)
+
+
+def test_event_comes_back_from_its_document() -> None:
+    wire = json.loads(json.dumps(event_document(PLAN.event())))
+    assert read_event(wire) == PLAN.event()
+
+
+@pytest.mark.parametrize("name", ["rdp", "pld"])
+@pytest.mark.parametrize(
+    ("target", "q", "steps"), [(3.0, 0.1, 80), (1.0, 1.0, 40), (0.1, 0.02, 100)]
+)
+def test_calibration_meets_the_target_from_below(
+    name: str, target: float, q: float, steps: int
+) -> None:
+    create = registry.load("accounting", name).create
+    z = calibrate(target, 1e-5, q, steps, ADD, create)
+    spent = create(ADD)
+    spent.compose(PrivacyEvent("poisson_gaussian", z, q, steps))
+    assert target * (1 - 5.1e-4) <= spent.epsilon(1e-5) <= target
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, NAN, float("inf")])
+def test_target_that_is_no_promise_is_refused(target: float) -> None:
+    create = registry.load("accounting", "rdp").create
+    with pytest.raises(ConfigurationError, match=r"target_epsilon=.*must be positive"):
+        calibrate(target, 1e-5, 0.1, 10, ADD, create)
+
+
+def test_target_no_noise_can_meet_is_refused() -> None:
+    create = registry.load("accounting", "rdp").create
+    with pytest.raises(ConfigurationError, match="noise multiplier above 1024"):
+        calibrate(1e-5, 1e-5, 1.0, 1_000_000, ADD, create)
+
+
+def test_target_that_would_be_no_noise_is_refused() -> None:
+    create = registry.load("accounting", "rdp").create
+    with pytest.raises(ConfigurationError, match="lower epsilon"):
+        calibrate(1e6, 1e-5, 1.0, 1, ADD, create)

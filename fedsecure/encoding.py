@@ -134,7 +134,7 @@ class FixedPoint:
         OverflowRisk
             It would not.
         """
-        largest = self.max_contributors * (((1 << (self.bits - 1)) - 1)
+        largest = self.max_contributors * ((1 << (self.bits - 1)) - 1)
         bound = 2 ** (field_bits - 1) - 1
         if largest > bound:
             raise OverflowRisk(

@@ -258,6 +258,7 @@ def _weighted_sum(factors: Tensor, gradients: Tensor) -> Tensor:
 
     Rows of factor 0 are left out: zero times NaN would be NaN.
     """
-    kept = factors != 0
-    flat = gradients.flatten(start_dim=1)[kept].double()
-    return (factors[kept] @ flat).view(gradients.shape[1:])
+    kept, flat = factors != 0, gradients.flatten(start_dim=1)
+    if not bool(kept.all()):
+        factors, flat = factors[kept], flat[kept]
+    return (factors @ flat.double()).view(gradients.shape[1:])

@@ -7,7 +7,7 @@ be durable before the next step is written before the next step.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,8 @@ class ClientRound:
         By data set; a private run on a data set without a budget is refused.
     store : Store
         Shelves of all runs.
+    random : callable
+        n -> n bytes of the system's generator.
     max_bytes : int
         Largest message that is read.
     """
@@ -77,6 +79,7 @@ class ClientRound:
         ledger: Ledger,
         budgets: Mapping[str, Budget],
         store: Store,
+        random: Callable[[int], bytes],
         *,
         max_bytes: int = 1 << 30,
     ) -> None:
@@ -86,7 +89,9 @@ class ClientRound:
         self._ledger = ledger
         self._budgets = budgets
         self._max_bytes = max_bytes
-        self._runs = ClientRuns(me, peers, gate, ledger, store, max_bytes=max_bytes)
+        self._runs = ClientRuns(
+            me, peers, gate, ledger, store, random, max_bytes=max_bytes
+        )
         self._term = max((r.term for r in ledger.records()), default=0)
         self._opened = {
             (r.run, r.round): bytes.fromhex(str(r.detail["release"]))

@@ -1,6 +1,6 @@
 """The runs a site has joined: plan, run key, first model; what a round builds on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,10 +105,12 @@ class ClientRuns:
         gate: Gate,
         ledger: Ledger,
         store: Store,
+        random: Callable[[int], bytes],
         *,
         max_bytes: int,
     ) -> None:
         self._me = me
+        self._random = random
         self._peers = peers
         self._gate = gate
         self._ledger = ledger
@@ -156,12 +158,10 @@ class ClientRuns:
             return known
         key, document = custody.make_run_key(
             run.scheme,
-            scheme_name=run.plan.scheme,
-            run=run.plan.run,
-            federation=run.plan.federation,
-            custodian=self._me.site,
-            recipients={site: self._peers.box(site) for site in run.plan.sites},
-            signing=self._me.signing,
+            _facts(run.plan, self._me.site),
+            {site: self._peers.box(site) for site in run.plan.sites},
+            self._me.signing,
+            self._random(custody.NONCE_BYTES),
         )
         pieces = [("statement", document.statement)]
         pieces += [(f"wrap:{site}", document.wraps[site]) for site in run.plan.sites]
@@ -229,16 +229,12 @@ class ClientRuns:
         if custodian not in run.plan.custodians:
             raise VerificationError(f"{custodian!r} may not make this run's key")
         key = custody.open_run_key(
-            statement,
-            wrap,
+            (statement, wrap),
             run.scheme,
-            scheme_name=run.plan.scheme,
-            run=run.plan.run,
-            federation=run.plan.federation,
-            custodian=custodian,
-            verify_key=self._peers.site(custodian),
-            site=self._me.site,
-            box=self._me.box,
+            _facts(run.plan, custodian),
+            self._peers.site(custodian),
+            self._me.site,
+            self._me.box,
         )
         self._cabinet.keep(run.plan.run, key)
         detail: dict[str, JSON] = {"custodian": custodian}
@@ -256,3 +252,7 @@ class ClientRuns:
             raise VerificationError("the first model holds NaN or Inf")
         self._gate.check(run.plan, shape)
         run.shelf.keep_first_model(shape, model)
+
+
+def _facts(plan: RunPlan, custodian: str) -> custody.RunKeyFacts:
+    return custody.RunKeyFacts(plan.federation, plan.run, plan.scheme, custodian)

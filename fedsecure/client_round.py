@@ -217,7 +217,8 @@ class ClientRound:
         data = answer.to_bytes()
         run.shelf.keep_answer(admitted.round.number, data)
         if admitted.reservation is not None:
-            self._budget(plan).commit(admitted.reservation, data)
+            digest = hashlib.sha256(data).digest()
+            self._budget(plan).commit(admitted.reservation, digest)
         return data
 
     def _encrypt(self, admitted: Admitted, update: ModelUpdate) -> tuple[bytes, int]:

@@ -14,7 +14,12 @@ from pathlib import Path
 from fedsecure.clock import Clock
 from fedsecure.disk import Disk, Lock
 from fedsecure.envelope import canonical
-from fedsecure.errors import LedgerCorrupt, NotFound, VerificationError
+from fedsecure.errors import (
+    LedgerCorrupt,
+    NotFound,
+    StorageError,
+    VerificationError,
+)
 from fedsecure.keys import SigningKey, VerifyKey
 from fedsecure.update import JSON
 
@@ -80,6 +85,7 @@ class Ledger:
         self._clock = clock
         self._lock = lock
         self._records = records
+        self._failed = False
 
     @classmethod
     def open(
@@ -157,7 +163,7 @@ class Ledger:
             raise VerificationError(
                 f"ledger line of {len(line)} bytes, at most {MAX_LINE_BYTES}"
             )
-        self._disk.append(self._path, line)
+        self._write(line)
         record = _record(fields)
         self._records.append(record)
         return record
@@ -175,6 +181,14 @@ class Ledger:
     def close(self) -> None:
         """Let another process open it."""
         self._lock.release()
+
+    def _write(self, line: bytes) -> None:
+        # After a failed write the file may end in half a line; only `open` mends that.
+        if self._failed:
+            raise StorageError(f"{self._path}: an earlier write failed; restart")
+        self._failed = True
+        self._disk.append(self._path, line)
+        self._failed = False
 
     def _mend(self, whole: int, size: int) -> None:
         if size > whole:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedsecure.errors import ConfigurationError, NotFinite
 
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 """A plain JSON value."""
 Vector = NDArray[np.float64]
 """Shape (num_parameters,), float64."""

@@ -12,7 +12,8 @@ from fedsecure.errors import KeyMissing, PolicyRefused, VerificationError
 from fedsecure.he import Scheme, SecretKey
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.ledger import Ledger
-from fedsecure.runplan import RunPlan, plan_digest, read_plan
+from fedsecure.release import plan_digest
+from fedsecure.runplan import RunPlan, read_plan
 from fedsecure.shelf import Shelf, read_layout
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer

@@ -94,6 +94,11 @@ def root(envelopes: Iterable[tuple[str, bytes]]) -> bytes:
     return hashlib.sha256(b"participants-v1\0" + canonical(rows)).digest()
 
 
+def plan_digest(document: Mapping[str, JSON]) -> bytes:
+    """Return the digest by which a plan is named everywhere; 32 bytes."""
+    return hashlib.sha256(canonical(document)).digest()
+
+
 def _participants(rows: JSON) -> tuple[tuple[str, bytes], ...]:
     if not isinstance(rows, list) or not rows:
         raise VerificationError("release names no participants")

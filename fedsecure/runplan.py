@@ -3,15 +3,14 @@
 The plan is public JSON. Aggregators pass it on by digest; only sites read its meaning.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedsecure.encoding import FixedPoint, Profile, profile
-from fedsecure.envelope import canonical
 from fedsecure.errors import ConfigurationError
 from fedsecure.privacy.plan import Mode, PrivacyPlan
+from fedsecure.release import plan_digest
 from fedsecure.trainer import JSON
 
 FORMAT = 1
@@ -71,11 +70,6 @@ class RunPlan:
     fixed: FixedPoint
     max_rows: int
     digest: bytes
-
-
-def plan_digest(document: Mapping[str, JSON]) -> bytes:
-    """Return the digest by which a plan is named everywhere; 32 bytes."""
-    return hashlib.sha256(canonical(document)).digest()
 
 
 def read_plan(document: Mapping[str, JSON]) -> RunPlan:

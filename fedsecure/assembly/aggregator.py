@@ -1,0 +1,185 @@
+"""An aggregator's kit and configuration become a working strategy; blind by check.
+
+Nothing of the site side may be loaded in this process, and a kit that holds a site's
+secret stops it (KeyExposed, from `access.kit`).
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from fedsecure import registry
+from fedsecure.access.kit import Kit
+from fedsecure.access.roster import Role, Roster
+from fedsecure.checkpoint.replicate import Replicas, shared_devices
+from fedsecure.checkpoint.vault import Vault
+from fedsecure.clock import SystemClock
+from fedsecure.config import AggregatorConfig
+from fedsecure.disk import SystemDisk
+from fedsecure.election import check_ttl
+from fedsecure.errors import ConfigurationError, KeyExposed
+from fedsecure.flower.campaign import Campaign
+from fedsecure.flower.leader import Terms, Tools
+from fedsecure.flower.post import Directory, Round, Timing
+from fedsecure.flower.strategy import SecureFedAvg, Wire
+from fedsecure.ledger import Ledger
+from fedsecure.metadata import Engine
+from fedsecure.monitor.observer import JsonLines, Observer
+from fedsecure.release import plan_digest
+from fedsecure.stores import Store
+
+BLIND = ("fedsecure.he", "fedsecure.custody", "tenseal", "torch", "opacus")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an aggregator finds outside its kit.
+
+    Attributes
+    ----------
+    engine : Engine
+        Lease, journal and head, shared by the aggregators.
+    stores : tuple of (str, Store)
+        Checkpoint replicas by name.
+    state : Path
+        Folder of its own ledger and events.
+    directory : callable
+        Grid -> node ids of the sites online.
+    timing : Timing
+    """
+
+    engine: Engine
+    stores: tuple[tuple[str, Store], ...]
+    state: Path
+    directory: Callable[[Grid], Directory]
+    timing: Timing = Timing()
+
+
+def build_strategy(
+    kit: Kit, config: AggregatorConfig, around: Surroundings
+) -> SecureFedAvg:
+    """Return the strategy of one aggregator.
+
+    Raises
+    ------
+    ConfigurationError
+        A store is not usable, or the replicas share a device and must not.
+    """
+    kit.require(Role.AGGREGATOR)
+    replicas = Replicas(around.stores, config.quorum)
+    replicas.probe()
+    clock = SystemClock()
+    roster = kit.roster
+    keys = {m.name: m.signing for m in roster.of(Role.AGGREGATOR)}
+    boxes = {m.name: m.box for m in roster.of(Role.AGGREGATOR)}
+    vault = Vault(replicas, kit.name, kit.signing, kit.box, boxes, keys, clock)
+    ledger = Ledger.open(
+        around.state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
+    )
+    observer = JsonLines(around.state / "events.jsonl", kit.name, clock)
+    terms = read_terms(config, roster)
+    address = roster.member(kit.name, Role.AGGREGATOR).address
+    campaign = Campaign(
+        around.engine.leases, kit.name, address, check_ttl(config.ttl), clock
+    )
+    tools = _tools(kit, terms, around.engine, vault, ledger, observer)
+    wire = Wire(around.directory, around.timing)
+    return SecureFedAvg(terms, tools, campaign, wire)
+
+
+def read_terms(config: AggregatorConfig, roster: Roster) -> Terms:
+    """Return what the leader runs, from the plan's public fields.
+
+    Raises
+    ------
+    ConfigurationError
+        The plan names a site that has no kit, or is of another federation.
+    """
+    plan = config.plan
+    try:
+        sites = tuple(str(site) for site in plan["sites"])
+        strangers = sorted(set(sites) - {m.name for m in roster.of(Role.SITE)})
+        if strangers:
+            raise ConfigurationError(
+                f"the plan asks for {', '.join(strangers)}, which have no kit: "
+                "provision them or lower federation.sites"
+            )
+        if plan["federation"] != roster.federation:
+            raise ConfigurationError("the plan is of another federation than the kit")
+        return Terms(
+            run=str(plan["run"]),
+            plan=plan,
+            plan_digest=plan_digest(plan),
+            rounds=int(plan["rounds"]),
+            min_contributors=int(plan["min_contributors"]),
+            max_contributors=int(plan["encryption"]["max_contributors"]),
+            sites=sites,
+            custodians=tuple(str(site) for site in plan["custodians"]),
+            deadline=config.deadline,
+        )
+    except KeyError as missing:
+        raise ConfigurationError(f"the plan has no field {missing}") from missing
+
+
+def local_stores(config: AggregatorConfig) -> tuple[tuple[str, Store], ...]:
+    """Return the checkpoint folders of a configuration as stores.
+
+    Raises
+    ------
+    ConfigurationError
+        Two of them on one device although `require_distinct_devices` is set.
+    """
+    paths = [Path(path) for path in config.stores]
+    shared = shared_devices(paths)
+    if shared and config.require_distinct_devices:
+        raise ConfigurationError(
+            f"stores {shared[0][0]} and {shared[0][1]} are on one device: one disk "
+            "would lose both; move one or unset store.require_distinct_devices"
+        )
+    plug = registry.load("stores", "local")
+    return tuple((str(path), plug.create({"path": path})) for path in paths)
+
+
+def refuse_sight() -> None:
+    """Stop if the process has loaded anything that could open an update.
+
+    Raises
+    ------
+    KeyExposed
+        Names the module.
+    """
+    seen = [name for name in BLIND if name in sys.modules]
+    if seen:
+        raise KeyExposed(
+            f"this aggregator's process has loaded {', '.join(seen)}: it must not be "
+            "able to open an update"
+        )
+
+
+def _tools(
+    kit: Kit,
+    terms: Terms,
+    engine: Engine,
+    vault: Vault,
+    ledger: Ledger,
+    observer: Observer,
+) -> Callable[[Callable[[str], Round]], Tools]:
+    keys = {site: kit.roster.site(site) for site in terms.sites}
+
+    def with_post(post: Callable[[str], Round]) -> Tools:
+        return Tools(
+            kit.name,
+            kit.signing,
+            keys,
+            engine.journal,
+            vault,
+            ledger,
+            observer,
+            SystemClock(),
+            post,
+        )
+
+    return with_post

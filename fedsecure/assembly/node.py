@@ -1,0 +1,146 @@
+"""A site's kit becomes a working ClientRound; the one place where policy meets round."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedsecure import registry
+from fedsecure.access.kit import Kit
+from fedsecure.access.policy import Asked, SitePolicy, read_policy
+from fedsecure.access.roster import Role
+from fedsecure.accounting import Relation
+from fedsecure.client_round import ClientRound
+from fedsecure.client_run import Identity
+from fedsecure.clock import Clock, SystemClock
+from fedsecure.disk import SystemDisk
+from fedsecure.errors import NotFound, PolicyRefused
+from fedsecure.keys import VerifyKey
+from fedsecure.ledger import Ledger
+from fedsecure.privacy.budget import Budget, Ceiling, Content
+from fedsecure.runplan import RunPlan
+from fedsecure.shelf import Shelf
+from fedsecure.stores import Store
+from fedsecure.update import Layout, RoundId
+
+MAX_BYTES = 1 << 30
+_SMALL = 1 << 18
+_BYTES_A_BLOCK = 4096 * 15 // 2 + 64
+_MARGIN = 1 << 16
+
+
+class PolicyGate:
+    """The site's policy file, read again at each request: a change acts at once."""
+
+    def __init__(self, kit: Kit, clock: Clock) -> None:
+        self._kit = kit
+        self._clock = clock
+
+    def policy(self) -> SitePolicy:
+        """Return the verified policy.
+
+        Raises
+        ------
+        PolicyRefused
+            Missing, unsigned, of another site, expired or not readable.
+        """
+        disk, path = SystemDisk(), self._kit.path
+        try:
+            text = disk.read(path / "policy.yaml", _SMALL)
+            signature = disk.read(path / "policy.yaml.sig", 64)
+            steward = VerifyKey(disk.read(path / "steward.pub", 32))
+        except NotFound as missing:
+            raise PolicyRefused(f"no policy, no round: {missing}") from missing
+        return read_policy(text, signature, steward, self._kit.name)
+
+    def check(self, plan: RunPlan, layout: Layout | None) -> None:
+        """Return only if the policy allows the plan; PolicyRefused otherwise."""
+        today = self._clock.wall().strftime("%Y-%m-%dT%H:%M:%SZ")
+        project, where = self.policy().project(plan.project, today)
+        project.check(_asked(plan, layout), where)
+
+    def check_norm(self, plan: RunPlan, norm: float) -> None:
+        """Return only if an update of this L2 norm may leave; PolicyRefused."""
+        today = self._clock.wall().strftime("%Y-%m-%dT%H:%M:%SZ")
+        project, where = self.policy().project(plan.project, today)
+        project.check_norm(norm, where)
+
+
+def build_round(
+    kit: Kit, content: Content, store: Store, state: Path, project: str
+) -> ClientRound:
+    """Return a site's half of every round.
+
+    Parameters
+    ----------
+    content : Content
+        The site's data set: id, fingerprint, rows.
+    store : Store
+        Shelves and outbox.
+    state : Path
+        Folder of the ledger.
+    project : str
+        Whose ceiling the data set's budget has.
+
+    Raises
+    ------
+    PolicyRefused
+        No valid policy.
+    LedgerCorrupt
+        The site's ledger does not verify: nothing is trained on.
+    """
+    kit.require(Role.SITE)
+    clock = SystemClock()
+    gate = PolicyGate(kit, clock)
+    ledger = Ledger.open(
+        state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
+    )
+    budgets = {content.dataset: _budget(gate.policy(), project, content, ledger)}
+    recover_budgets(budgets, store)
+    me = Identity(kit.roster.federation, kit.name, kit.signing, kit.box)
+    return ClientRound(
+        me, kit.roster, gate, ledger, budgets, store, os.urandom, max_bytes=MAX_BYTES
+    )
+
+
+def recover_budgets(budgets: Mapping[str, Budget], store: Store) -> None:
+    """Settle what a crash left open: committed if the outbox has the bytes, else void."""
+
+    def outbox(round_id: RoundId) -> bytes | None:
+        return Shelf(store, round_id.run, MAX_BYTES).answer(round_id.number)
+
+    for budget in budgets.values():
+        budget.recover(outbox)
+
+
+def _budget(
+    policy: SitePolicy, project: str, content: Content, ledger: Ledger
+) -> Budget:
+    rules = policy.projects.get(project)
+    if rules is None:
+        raise PolicyRefused(f"policy.projects: {project!r} is not admitted here")
+    relation = Relation.ADD_OR_REMOVE_ONE
+    # A delta the rows do not allow is refused per plan; the ledger's own is tighter.
+    delta = min(rules.delta, 0.5 / content.rows)
+    ceiling = Ceiling(rules.max_epsilon, delta, relation, policy.digest)
+    guards = tuple(registry.load("accounting", n).create for n in ("rdp", "pld"))
+    return Budget.open(ledger, content, ceiling, guards)
+
+
+def _asked(plan: RunPlan, layout: Layout | None) -> Asked:
+    privacy = plan.privacy
+    size = 0
+    if layout is not None:
+        blocks = plan.profile.blocks(layout.num_parameters + 1, 4096)
+        size = blocks * _BYTES_A_BLOCK + _MARGIN
+    return Asked(
+        project=plan.project,
+        dataset=plan.dataset,
+        scheme=plan.scheme,
+        metrics=plan.metrics,
+        mode="none" if privacy is None else str(privacy.mode),
+        rounds=plan.rounds,
+        noise_multiplier=0.0 if privacy is None else privacy.noise_multiplier,
+        sample_rate=0.0 if privacy is None else privacy.sample_rate,
+        delta=0.0 if privacy is None else privacy.delta,
+        max_bytes=size,
+    )

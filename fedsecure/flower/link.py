@@ -1,0 +1,171 @@
+"""Every private name of Flower this house uses, in one file, and nothing else.
+
+Public Flower moves slowly, these names do not promise anything: a new minor version
+begins with this file and its contract tests (FLOWER.md sections 3 and 10).
+"""
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.proto.task_pb2 import Task
+from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+from flwr.server.superlink.linkstate.in_memory_linkstate import (
+    InMemoryLinkState,
+    RunRecord,
+)
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.grid import InMemoryGrid
+
+from fedsecure.errors import ConfigurationError
+
+Deliver = Callable[[str, Message, Callable[[Message], Message]], Message | None]
+"""Fault seam: (site, message, the app) -> its reply, or None to lose it."""
+
+_FOREVER = 1e300
+_PULL = 0.005
+
+
+def deliver(
+    site: str, message: Message, app: Callable[[Message], Message]
+) -> Message | None:
+    """Deliver as a perfect network does."""
+    _ = site
+    return app(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A site of an in-memory federation: the app it runs, and its public key."""
+
+    site: str
+    public_key: bytes
+    app: ClientApp
+    config: Mapping[str, str | int | float | bool]
+
+
+class InMemoryFederation:
+    """Real apps, grid, records and messages in one process; no ray, no network.
+
+    Parameters
+    ----------
+    nodes : list of Node
+    seam : callable
+        How messages are delivered; tests lose, delay and repeat them here.
+    """
+
+    def __init__(self, nodes: list[Node], seam: Deliver = deliver) -> None:
+        self._nodes = nodes
+        self._seam = seam
+        self._factory = LinkStateFactory(
+            FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory()
+        )
+        state = self._factory.state()
+        if not isinstance(state, InMemoryLinkState):
+            raise ConfigurationError("Flower's in-memory state is no longer in memory")
+        self._state = state
+        self._stop = threading.Event()
+
+    def run(self, server: ServerApp) -> None:
+        """Run a ServerApp against the nodes until it ends.
+
+        Raises
+        ------
+        Exception
+            Whatever the ServerApp raises.
+        """
+        grid = self._grid()
+        threads = [self._start(node) for node in self._nodes]
+        context = Context(
+            run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={}
+        )
+        try:
+            server(grid, context)
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+    def _grid(self) -> Grid:
+        run = Run.create_empty(1)
+        run.primary_task_id = 1
+        run.federation_id = NOOP_FEDERATION_ID
+        self._state.run_ids[1] = RunRecord(run=run)
+        self._state.task_store[1] = Task(task_id=1, run_id=1)
+        # Process-global in Flower: every federation of the process has the same.
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+        grid = InMemoryGrid(state_factory=self._factory, pull_interval=_PULL)
+        grid.set_run(run)
+        return grid
+
+    def _start(self, node: Node) -> threading.Thread:
+        node_id = self._state.create_node(
+            NOOP_FLWR_AID,
+            NOOP_ACCOUNT_NAME,
+            node.public_key,
+            heartbeat_interval=_FOREVER,
+        )
+        self._state.acknowledge_node_heartbeat(node_id, _FOREVER)
+        thread = threading.Thread(
+            target=self._serve, args=(node, node_id), name=node.site, daemon=True
+        )
+        thread.start()
+        return thread
+
+    def _serve(self, node: Node, node_id: int) -> None:
+        context = Context(
+            run_id=1,
+            node_id=node_id,
+            node_config=dict(node.config),
+            state=RecordDict(),
+            run_config={},
+        )
+        while not self._stop.is_set():
+            for message in self._state.get_message_ins(node_id=node_id, limit=1):
+                reply = self._reply(node, message, context)
+                if reply is not None:
+                    _post_reply(self._state, reply)
+            self._stop.wait(_PULL)
+
+    def _reply(self, node: Node, message: Message, context: Context) -> Message | None:
+        try:
+            return self._seam(node.site, message, lambda m: node.app(m, context))
+        except Exception as bad:  # noqa: BLE001 - what Flower does with any app's error
+            error = Error(code=1, reason=f"{type(bad).__name__}: {bad}")
+            return Message(error, reply_to=message)
+
+
+def site_nodes(grid: Grid, sites: Mapping[bytes, str]) -> dict[str, int]:
+    """Return the node id of every site that is online; a site is known by its key.
+
+    Parameters
+    ----------
+    sites : mapping of bytes to str
+        Public key as Flower keeps it -> site.
+    """
+    found = {}
+    for node in grid.get_nodes():
+        site = sites.get(node.public_key)
+        if site is not None:
+            found[site] = node.node_id
+    return found
+
+
+def fresh_public_key() -> bytes:
+    """Return bytes that tell an in-memory node from the others."""
+    return os.urandom(32)
+
+
+def _post_reply(state: LinkState, reply: Message) -> None:
+    reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+    state.store_message_res(reply)

@@ -99,6 +99,10 @@ class ClientRound:
             if r.action == "aggregate.opened"
         }
 
+    def close(self) -> None:
+        """Let another process open the site's ledger."""
+        self._ledger.close()
+
     # --- the whole half -------------------------------------------------------------
 
     def answer(self, data: bytes, trainer: Trainer) -> bytes:

@@ -5,7 +5,7 @@ secret stops it (KeyExposed, from `access.kit`).
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from fedsecure.metadata import Engine
 from fedsecure.monitor.observer import JsonLines, Observer
 from fedsecure.release import plan_digest
 from fedsecure.stores import Store
+from fedsecure.update import JSON
 
 BLIND = ("fedsecure.he", "fedsecure.custody", "tenseal", "torch", "opacus")
 
@@ -49,6 +50,8 @@ class Surroundings:
     directory : callable
         Grid -> node ids of the sites online.
     timing : Timing
+    show : callable
+        Told of every event.
     """
 
     engine: Engine
@@ -56,6 +59,7 @@ class Surroundings:
     state: Path
     directory: Callable[[Grid], Directory]
     timing: Timing = Timing()
+    show: Callable[[Mapping[str, JSON]], None] = lambda _: None
 
 
 def build_strategy(
@@ -79,7 +83,7 @@ def build_strategy(
     ledger = Ledger.open(
         around.state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
     )
-    observer = JsonLines(around.state / "events.jsonl", kit.name, clock)
+    observer = JsonLines(around.state / "events.jsonl", kit.name, clock, around.show)
     terms = read_terms(config, roster)
     address = roster.member(kit.name, Role.AGGREGATOR).address
     campaign = Campaign(

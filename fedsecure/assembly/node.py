@@ -15,12 +15,13 @@ from fedsecure.clock import Clock, SystemClock
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import NotFound, PolicyRefused
 from fedsecure.keys import VerifyKey
-from fedsecure.ledger import Ledger
+from fedsecure.ledger import Ledger, verify_ledger
 from fedsecure.privacy.budget import Budget, Ceiling, Content
+from fedsecure.privacy.plan import read_event
 from fedsecure.runplan import RunPlan
 from fedsecure.shelf import Shelf
 from fedsecure.stores import Store
-from fedsecure.update import Layout, RoundId
+from fedsecure.update import JSON, Layout, RoundId
 
 MAX_BYTES = 1 << 30
 _SMALL = 1 << 18
@@ -100,6 +101,25 @@ def build_round(
     return ClientRound(
         me, kit.roster, gate, ledger, budgets, store, os.urandom, max_bytes=MAX_BYTES
     )
+
+
+def privacy_history(state: Path, plan: Mapping[str, JSON]) -> tuple[float, ...]:
+    """Return epsilon after each of a run's rounds, from a site's ledger; local only.
+
+    Valued by `pld` at the plan's delta. Empty in mode `none`.
+    """
+    section = plan["privacy"]
+    if not isinstance(section, dict) or section["mode"] == "none":
+        return ()
+    accountant = registry.load("accounting", "pld").create(Relation.ADD_OR_REMOVE_ONE)
+    delta, history = float(str(section["delta"])), []
+    for record in verify_ledger(state / "ledger.jsonl", SystemDisk()):
+        if record.action == "budget.reserve" and record.run == plan["run"]:
+            event = record.detail["event"]
+            if isinstance(event, dict):
+                accountant.compose(read_event(event))
+            history.append(accountant.epsilon(delta))
+    return tuple(history)
 
 
 def recover_budgets(budgets: Mapping[str, Budget], store: Store) -> None:

@@ -1,7 +1,7 @@
 """What happens in a federation, as lines that a console, a report or a test reads."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,13 +17,6 @@ class Observer(Protocol):
         ...
 
 
-class Silent:
-    """An observer that looks away."""
-
-    def note(self, event: str, fields: Mapping[str, JSON]) -> None:
-        """Do nothing."""
-
-
 class JsonLines:
     """One JSON object a line, appended; each with the monotonic and the UTC time.
 
@@ -34,17 +27,26 @@ class JsonLines:
     source : str
         Who sees it: the aggregator's name.
     clock : Clock
+    show : callable
+        Told of each line as well.
     """
 
-    def __init__(self, path: Path, source: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: Path,
+        source: str,
+        clock: Clock,
+        show: Callable[[Mapping[str, JSON]], None] = lambda _: None,
+    ) -> None:
         self._path = path
+        self._show = show
         self._source = source
         self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def note(self, event: str, fields: Mapping[str, JSON]) -> None:
         """Append one line; one write, so that readers see whole lines."""
-        line = {
+        line: dict[str, JSON] = {
             "event": event,
             "source": self._source,
             "now": self._clock.now(),
@@ -53,6 +55,7 @@ class JsonLines:
         }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        self._show(line)
 
 
 def read_lines(path: Path) -> list[dict[str, JSON]]:

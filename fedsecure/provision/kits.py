@@ -59,7 +59,7 @@ projects:
       modes: [none, example_local]
       min_noise_multiplier: 0.3
       max_epsilon: 10.0
-      delta: 1.0e-3
+      delta: 1.0e-5
       max_sample_rate: 1.0
     update: {{max_bytes: 1000000000, max_l2_norm: 1000.0}}
     runs: {{max_rounds: 1000}}

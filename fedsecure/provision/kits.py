@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
@@ -43,28 +43,25 @@ _GROUPS = {
     "sites": (Role.SITE, {"name", "organisation"}),
     "operators": (Role.OPERATOR, {"name", "organisation"}),
 }
-_POLICY = """\
-# What this site lets a run do. The steward reviews, edits and signs it:
-#   fedsecure policy sign {name}
-# Anything not allowed here is refused, whatever a server asks.
-format: 1
-site: {name}
-valid_until: "{until}"
-default: deny
-projects:
-  - id: demo
-    datasets: [digits, breast-cancer, csv, object]
-    schemes: [bfv]
-    privacy:
-      modes: [none, example_local]
-      min_noise_multiplier: 0.3
-      max_epsilon: 10.0
-      delta: 1.0e-5
-      max_sample_rate: 1.0
-    update: {{max_bytes: 1000000000, max_l2_norm: 1000.0}}
-    runs: {{max_rounds: 1000}}
-    metrics: plain
+_NOTE = """\
+# What this site lets a run do; anything else is refused, whatever a server asks. The
+# steward reviews and edits it, then signs it again: fedsecure policy sign KIT
 """
+_RULES: dict[str, object] = {
+    "id": "demo",
+    "datasets": ["digits", "breast-cancer", "csv", "object"],
+    "schemes": ["bfv"],
+    "privacy": {
+        "modes": ["none", "example_local"],
+        "min_noise_multiplier": 0.3,
+        "max_epsilon": 10.0,
+        "delta": 1e-5,
+        "max_sample_rate": 1.0,
+    },
+    "update": {"max_bytes": 1_000_000_000, "max_l2_norm": 1000.0},
+    "runs": {"max_rounds": 1000},
+    "metrics": "plain",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +147,25 @@ def sign_policy(kit: Path) -> None:
     (kit / "policy.yaml.sig").write_bytes(key.sign(LABEL + text))
 
 
+def write_policy(
+    kit: Path, rules: Sequence[Mapping[str, object]], site: str, now: datetime
+) -> None:
+    """Write and sign a site's policy: valid a year, these projects, nothing else."""
+    until = now.replace(year=now.year + 1, day=1).strftime("%Y-%m-%dT%H:%M:%SZ")
+    policy = {
+        "format": 1,
+        "site": site,
+        "valid_until": until,
+        "default": "deny",
+        "projects": [dict(rule) for rule in rules],
+    }
+    yaml, text = YAML(typ="safe"), StringIO()
+    yaml.default_flow_style = False
+    yaml.dump(policy, text)
+    _write(kit / "policy.yaml", (_NOTE + text.getvalue()).encode())
+    sign_policy(kit)
+
+
 def _wanted(row: object, role: Role, fields: set[str], where: str) -> Wanted:
     if not isinstance(row, Mapping) or set(row) != fields:
         raise ConfigurationError(f"{where}: each needs {', '.join(sorted(fields))}")
@@ -226,7 +242,10 @@ def _build(
         private, supernode = make_supernode_key()
         _write(folder / "supernode.key", private)
         _write(folder / "supernode.pub", supernode.encode())
-        _write_policy(folder, member.name, now)
+        steward = SigningKey.generate()
+        _write(folder / "steward.key", steward.to_bytes())
+        _write(folder / "steward.pub", steward.public.raw)
+        write_policy(folder, [_RULES], member.name, now)
     if member.role == Role.AGGREGATOR:
         urn = f"urn:fedsecure:{federation[:16]}:aggregator:{member.name}"
         certificate, key = issue(authority, [member.host], urn, now)
@@ -242,15 +261,6 @@ def _build(
         supernode,
         address,
     )
-
-
-def _write_policy(folder: Path, name: str, now: datetime) -> None:
-    until = now.replace(year=now.year + 1, day=1).strftime("%Y-%m-%dT%H:%M:%SZ")
-    steward = SigningKey.generate()
-    _write(folder / "steward.key", steward.to_bytes())
-    _write(folder / "steward.pub", steward.public.raw)
-    _write(folder / "policy.yaml", _POLICY.format(name=name, until=until).encode())
-    sign_policy(folder)
 
 
 def _publish(out: Path, building: Path, fresh: list[Wanted], roster: bytes) -> None:

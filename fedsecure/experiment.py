@@ -1,0 +1,361 @@
+"""Hydra overrides become a checked run, its baselines and its folder."""
+
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from ruamel.yaml import YAML
+
+from fedsecure import registry
+from fedsecure.access.kit import read_kit
+from fedsecure.access.roster import Role, Roster
+from fedsecure.accounting import Relation
+from fedsecure.backends import Backend, Event, Job, Outcome
+from fedsecure.config import RunConfig
+from fedsecure.disk import SystemDisk
+from fedsecure.errors import ConfigurationError, LedgerCorrupt
+from fedsecure.learning.datasets import SiteData, load_pooled, load_site
+from fedsecure.learning.training import central_training
+from fedsecure.ledger import verify_ledger
+from fedsecure.privacy.plan import Mode, PrivacyPlan, calibrate, check_delta
+from fedsecure.provision.kits import provision, write_policy
+from fedsecure.report import write_report
+from fedsecure.summary import Digest, digest
+from fedsecure.update import JSON
+
+Show = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that reached its end: where it lies, and its summary."""
+
+    folder: Path
+    summary: Mapping[str, JSON]
+
+
+def conf_dir() -> Path:
+    """Return the folder of the configuration groups: the package's, or the checkout's."""
+    packaged = Path(str(files("fedsecure") / "conf"))
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def composed(overrides: Sequence[str]) -> RunConfig:
+    """Return the configuration that overrides describe.
+
+    Raises
+    ------
+    ConfigurationError
+        Unknown group, option or key, or a value out of its bounds.
+    """
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            found = compose("config", overrides=list(overrides))
+        values = OmegaConf.to_container(found, resolve=True)
+    except (HydraException, OmegaConfBaseException) as bad:
+        first = str(bad).strip().splitlines()[0]
+        raise ConfigurationError(f"{first} (see fedsecure run --help)") from bad
+    if not isinstance(values, dict):
+        raise ConfigurationError("the configuration is not a mapping")
+    values.pop("experiment", None)
+    return RunConfig.parse({str(k): v for k, v in values.items()})
+
+
+def run_experiment(config: RunConfig, show: Show) -> Finished:
+    """Carry out a run and leave its folder.
+
+    Raises
+    ------
+    FedsecureError
+        Configuration errors before anything is made; others leave what was durable.
+    """
+    parts = _simulated(config)
+    with tempfile.TemporaryDirectory(prefix="fed-") as scratch:
+        kits = _kits(config, Path(scratch))
+        plan = make_plan(config, kits, parts)
+        backend: Backend = registry.load("backends", config.backend.name).create({})
+        folder = _folder(config, plan)
+        job = Job(config, plan, kits, folder, show)
+        outcome = backend.run(job)
+        tables = digest(outcome, plan)
+        summary = _summary(
+            config, plan, outcome, tables, _baselines(config, parts, job)
+        )
+    write_report(folder, summary, tables.rounds, tables.timeline)
+    return Finished(folder, summary)
+
+
+def make_plan(
+    config: RunConfig, kits: Path, parts: Sequence[SiteData]
+) -> dict[str, JSON]:
+    """Return the plan document of a run.
+
+    Raises
+    ------
+    ConfigurationError
+        More sites than kits, or privacy that cannot be kept.
+    """
+    roster = _roster(kits)
+    sites = [member.name for member in roster.of(Role.SITE)]
+    wanted = config.federation.sites
+    if wanted > len(sites):
+        raise ConfigurationError(
+            f"federation.sites={wanted}, {kits} holds kits for {len(sites)}: provision "
+            "more or ask for fewer"
+        )
+    cohort: list[JSON] = list(sites[:wanted])
+    return {
+        "format": 1,
+        "federation": roster.federation,
+        "run": f"run-{uuid.uuid4().hex[:12]}",
+        "project": config.federation.project,
+        "dataset": config.data.id,
+        "rounds": config.federation.rounds,
+        "sites": cohort,
+        "custodians": cohort,
+        "min_contributors": config.federation.quorum,
+        "seed": config.seed,
+        "metrics": config.privacy.metrics,
+        "max_rows": _max_rows(config, parts),
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude={"device"}),
+        "privacy": private_plan(config).document(),
+        "encryption": config.encryption.model_dump(mode="json"),
+    }
+
+
+def private_plan(config: RunConfig) -> PrivacyPlan:
+    """Return the privacy plan, its noise calibrated if an epsilon was asked for.
+
+    Calibrated with `pld`: `example_local` is the continuous path (PRIVACY section 6).
+    """
+    asked, rounds = config.privacy, config.federation.rounds
+    if asked.mode == "none":
+        return PrivacyPlan(Mode.NONE)
+    noise = asked.noise_multiplier
+    if noise is None and asked.target_epsilon is not None:
+        noise = calibrate(
+            asked.target_epsilon,
+            asked.delta,
+            asked.sample_rate,
+            asked.steps_per_round * rounds,
+            Relation.ADD_OR_REMOVE_ONE,
+            registry.load("accounting", "pld").create,
+        )
+    return PrivacyPlan(
+        Mode(asked.mode),
+        clip_norm=asked.clip_norm,
+        noise_multiplier=noise or 0.0,
+        sample_rate=asked.sample_rate,
+        steps_per_round=asked.steps_per_round,
+        rounds=rounds,
+        delta=asked.delta,
+        divisor=asked.divisor or 0.0,
+    )
+
+
+def _simulated(config: RunConfig) -> list[SiteData]:
+    """Load every site's part, so that bad data is found before anything is made."""
+    values, count = config.data.model_dump(), config.federation.sites
+    parts = [load_site(values, index, count) for index in range(count)]
+    if config.privacy.mode != "none":
+        for part in parts:
+            check_delta(config.privacy.delta, len(part.train_y))
+    return parts
+
+
+def _max_rows(config: RunConfig, parts: Sequence[SiteData]) -> int:
+    if config.privacy.mode != "none":
+        return 0
+    if config.federation.max_rows is not None:
+        return config.federation.max_rows
+    return max(len(part.train_y) for part in parts)
+
+
+def _kits(config: RunConfig, scratch: Path) -> Path:
+    if config.federation.kits is not None:
+        return Path(config.federation.kits)
+    federation = config.federation
+    members: dict[str, object] = {
+        "name": "simulation",
+        "aggregators": [
+            {
+                "name": f"agg-{i + 1}",
+                "host": "127.0.0.1",
+                "port": i + 1,
+                "organisation": "simulation",
+            }
+            for i in range(federation.aggregators)
+        ],
+        "sites": [
+            {"name": f"site-{i + 1:02d}", "organisation": f"site {i + 1}"}
+            for i in range(federation.sites)
+        ],
+    }
+    description = scratch / "federation.yaml"
+    YAML(typ="safe").dump(members, description)
+    kits = scratch / "kits"
+    now = datetime.now(UTC)
+    provision(description, kits, now)
+    for i in range(federation.sites):
+        name = f"site-{i + 1:02d}"
+        write_policy(kits / name, [_simulated_policy(config)], name, now)
+    return kits
+
+
+def _simulated_policy(config: RunConfig) -> dict[str, object]:
+    """Return the project rules a simulated steward signs: what the run asks."""
+    return {
+        "id": config.federation.project,
+        "datasets": [config.data.id],
+        "schemes": [config.encryption.scheme],
+        "privacy": {
+            "modes": [config.privacy.mode],
+            "min_noise_multiplier": 0.1,
+            "max_epsilon": 1000.0,
+            "delta": config.privacy.delta,
+            "max_sample_rate": 1.0,
+        },
+        "update": {"max_bytes": 1 << 30, "max_l2_norm": 1e6},
+        "runs": {"max_rounds": config.federation.rounds},
+        "metrics": config.privacy.metrics,
+    }
+
+
+def _roster(kits: Path) -> Roster:
+    folders = sorted(p.parent for p in kits.glob("*/kit.json"))
+    if not folders:
+        raise ConfigurationError(
+            f"federation.kits={kits} holds no kit: make them with `fedsecure provision`"
+        )
+    return read_kit(folders[0], SystemDisk(), lambda p: p.stat().st_mode).roster
+
+
+def _folder(config: RunConfig, plan: Mapping[str, JSON]) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{str(plan['run'])[-6:]}"
+    folder = Path(config.run_root).absolute() / name
+    folder.mkdir(parents=True)
+    resolved = {**config.document(), "config_digest": config.digest()}
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.dump(resolved, folder / "resolved.yaml")
+    return folder
+
+
+def _baselines(
+    config: RunConfig, parts: Sequence[SiteData], job: Job
+) -> dict[str, JSON]:
+    """Train the same without protection, and centrally, for comparison."""
+    if not config.baselines:
+        return {"unprotected_accuracy": None, "centralised_accuracy": None}
+    protected = config.privacy.mode != "none" or config.encryption.scheme == "bfv"
+    unprotected = _unprotected(config, parts) if protected else None
+    pooled = load_pooled(config.data.model_dump(), len(parts))
+    passes = config.federation.rounds * config.train.epochs
+    settings = {**_settings(job.plan), "privacy": PrivacyPlan(Mode.NONE).document()}
+    central = central_training(pooled, settings, passes)
+    return {
+        "unprotected_accuracy": unprotected,
+        "centralised_accuracy": central.get("accuracy"),
+    }
+
+
+def _unprotected(config: RunConfig, parts: Sequence[SiteData]) -> JSON:
+    plain = config.document()
+    plain["privacy"] = {"mode": "none", "metrics": "plain"}
+    plain["encryption"] = {
+        "scheme": "insecure_plain",
+        "max_contributors": config.encryption.max_contributors,
+    }
+    plain["backend"], plain["store"] = {"name": "inprocess"}, {"name": "memory"}
+    plain["federation"] = {**config.federation.model_dump(), "kits": None}
+    changed = RunConfig.parse(plain)
+    with tempfile.TemporaryDirectory(prefix="fed-") as scratch:
+        kits = _kits(changed, Path(scratch))
+        plan = make_plan(changed, kits, parts)
+        backend: Backend = registry.load("backends", "inprocess").create({})
+        folder = Path(scratch) / "run"
+        outcome = backend.run(Job(changed, plan, kits, folder, lambda _: None))
+    final = digest(outcome, plan).totals["final"]
+    return final.get("accuracy") if isinstance(final, dict) else None
+
+
+def _settings(plan: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {k: plan[k] for k in ("model", "train", "privacy", "seed")}
+
+
+def _summary(
+    config: RunConfig,
+    plan: Mapping[str, JSON],
+    outcome: Outcome,
+    tables: Digest,
+    baseline: Mapping[str, JSON],
+) -> dict[str, JSON]:
+    lines, broken = _verify(outcome)
+    privacy = plan["privacy"] if isinstance(plan["privacy"], dict) else {}
+    per_site: dict[str, JSON] = {
+        site: history[-1] for site, history in outcome.epsilons.items() if history
+    }
+    facts = (
+        "mode",
+        "delta",
+        "relation",
+        "noise_multiplier",
+        "clip_norm",
+        "sample_rate",
+    )
+    return {
+        "run_id": plan["run"],
+        "backend": config.backend.name,
+        "sites": config.federation.sites,
+        "aggregators": config.federation.aggregators,
+        "scheme": config.encryption.scheme,
+        **tables.totals,
+        "baseline": dict(baseline),
+        "privacy": {**{k: privacy[k] for k in facts}, "per_site": per_site},
+        "ledgers_verified": not broken,
+        "ledgers": lines,
+        "notes": [*broken, *_notes(config)],
+    }
+
+
+def _verify(outcome: Outcome) -> tuple[dict[str, JSON], list[JSON]]:
+    lines: dict[str, JSON] = {}
+    broken: list[JSON] = []
+    for owner, path in outcome.ledgers.items():
+        try:
+            lines[owner] = len(verify_ledger(path, SystemDisk()))
+        except LedgerCorrupt as bad:
+            broken.append(f"ledger of {owner}: {bad}")
+    return lines, broken
+
+
+def _notes(config: RunConfig) -> list[JSON]:
+    notes: list[JSON] = []
+    if config.backend.name == "inprocess":
+        notes.append(
+            "One process: the sites' policies were checked, but one process is no "
+            "boundary between sites and server."
+        )
+    if config.privacy.metrics == "plain":
+        notes.append(
+            "Loss and accuracy on test rows left the sites in plain and are in no epsilon."
+        )
+    if config.privacy.mode == "none":
+        notes.append("No differential privacy: the opened sum is protected by nothing.")
+    if config.encryption.scheme == "insecure_plain":
+        notes.append("Updates were NOT encrypted (insecure_plain).")
+    notes.append(
+        "Not covered by any epsilon: preprocessing, choice of features, model and "
+        "learning rate, side channels."
+    )
+    return notes

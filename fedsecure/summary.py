@@ -1,0 +1,222 @@
+"""A run's events become its summary: what happened, counted from what was journalled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedsecure.backends import Event, Outcome
+from fedsecure.update import JSON
+
+Facts = dict[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A run in three tables: one row a round, one an event worth a mark, and totals."""
+
+    rounds: list[Facts]
+    timeline: list[Facts]
+    totals: Facts
+
+
+def digest(outcome: Outcome, plan: Mapping[str, JSON]) -> Digest:
+    """Return the tables of a run."""
+    events = sorted(outcome.events, key=lambda e: _number(e["now"]))
+    start = _number(events[0]["now"]) if events else 0.0
+    parameters = _parameters(events)
+    rounds = _rounds(events, outcome, start, parameters)
+    planned = int(_number(plan["rounds"]))
+    final = _final(events)
+    totals: Facts = {
+        "rounds_planned": planned,
+        "rounds_completed": len(rounds),
+        "parameters": parameters,
+        "uplink_bytes_per_parameter": _mean(rounds, "uplink_bytes_per_parameter"),
+        "downlink_bytes_per_parameter": _mean(rounds, "downlink_bytes_per_parameter"),
+        "final": {"accuracy": final.get("accuracy"), "loss": final.get("loss")},
+        "failovers": _failovers(events),
+        "rounds_lost": rounds_lost(events),
+        "updates_lost": updates_lost(events),
+        "seconds": _number(events[-1]["now"]) - start if events else 0.0,
+    }
+    return Digest(rounds, _timeline(events, start), totals)
+
+
+def rounds_lost(events: Sequence[Event]) -> int:
+    """Count rounds released before the last one and not followed up in order.
+
+    A released round is lost if another leader released it again, or if a later round
+    was released while it is missing and was never skipped.
+    """
+    released = [int(_number(e["round"])) for e in events if e["event"] == "released"]
+    skipped = {int(_number(e["round"])) for e in events if e["event"] == "skipped"}
+    twice = len(released) - len(set(released))
+    expected = set(range(1, max(released, default=0) + 1)) - skipped
+    return twice + len(expected - set(released))
+
+
+def updates_lost(events: Sequence[Event]) -> int:
+    """Count accepted updates that are in no released round, of rounds released."""
+    released = {
+        int(_number(e["round"])): set(_texts(e["participants"]))
+        for e in events
+        if e["event"] == "released"
+    }
+    accepted = {
+        (int(_number(e["round"])), str(e["site"]))
+        for e in events
+        if e["event"] == "update"
+    }
+    return sum(1 for n, site in accepted if n in released and site not in released[n])
+
+
+def _rounds(
+    events: Sequence[Event], outcome: Outcome, start: float, parameters: int
+) -> list[Facts]:
+    out = []
+    opened = _first_by_round(events, ("opened", "resumed"))
+    for event in (e for e in events if e["event"] == "released"):
+        number = int(_number(event["round"]))
+        sites = _texts(event["participants"])
+        metrics = _pooled(event["metrics"])
+        ended = _number(event["now"])
+        up, down = (
+            _number(event[k]) / max(len(sites), 1) / max(parameters, 1)
+            for k in ("received_bytes", "sent_bytes")
+        )
+        out.append(
+            {
+                "round": number,
+                "term": event["term"],
+                "leader": event["source"],
+                "participants": list(sites),
+                "loss": metrics.get("loss"),
+                "accuracy": metrics.get("accuracy"),
+                "epsilon": _epsilons(outcome, number),
+                "uplink_bytes_per_parameter": up,
+                "downlink_bytes_per_parameter": down,
+                "seconds": ended - opened.get(number, ended),
+                "started": opened.get(number, ended) - start,
+                "ended": ended - start,
+            }
+        )
+    return out
+
+
+def _epsilons(outcome: Outcome, number: int) -> Facts:
+    return {
+        site: history[min(number, len(history)) - 1]
+        for site, history in outcome.epsilons.items()
+        if history
+    }
+
+
+def _failovers(events: Sequence[Event]) -> list[JSON]:
+    leaders = [e for e in events if e["event"] == "leader"]
+    out: list[JSON] = []
+    for before, after in zip(leaders, leaders[1:], strict=False):
+        faults = [
+            _number(e["now"])
+            for e in events
+            if e["event"] == "kill" and _number(e["now"]) <= _number(after["now"])
+        ]
+        since = max([*faults, _number(before["now"])])
+        if before["holder"] == after["holder"] and not faults:
+            continue
+        later = [e for e in events if _number(e["now"]) >= _number(after["now"])]
+        out.append(_failover(before, after, since, events, later))
+    return out
+
+
+def _failover(
+    before: Event,
+    after: Event,
+    since: float,
+    events: Sequence[Event],
+    later: Sequence[Event],
+) -> Facts:
+    released = [e for e in later if e["event"] == "released"]
+    resumed = [e for e in later if e["event"] == "resumed"]
+    reused = set(_texts(resumed[0]["reused"])) if resumed else set()
+    number = resumed[0]["round"] if resumed else None
+    taken = [
+        str(e["site"])
+        for e in events
+        if e["event"] == "update" and e["round"] == number
+    ]
+    return {
+        "term_before": before["term"],
+        "term_after": after["term"],
+        "seconds_to_leader": _number(after["now"]) - since,
+        "seconds_to_next_round": (
+            _number(released[0]["now"]) - since if released else None
+        ),
+        "updates_reused": len(reused),
+        "updates_redone": len(taken) - len(set(taken)),
+    }
+
+
+def _timeline(events: Sequence[Event], start: float) -> list[Facts]:
+    kept = {"leader", "kill", "released", "lost", "skipped", "finished"}
+    return [
+        {
+            "at": _number(e["now"]) - start,
+            "event": e["event"],
+            "name": e.get("holder") or e.get("victim") or e["source"],
+            "term": e.get("term"),
+            "round": e.get("round"),
+        }
+        for e in events
+        if e["event"] in kept
+    ]
+
+
+def _final(events: Sequence[Event]) -> Facts:
+    finished = [e for e in events if e["event"] == "finished"]
+    return _pooled(finished[-1]["metrics"]) if finished else {}
+
+
+def _pooled(metrics: JSON) -> Facts:
+    """Return the sites' metrics as one: means weighted by their test rows."""
+    rows = [m for m in _values(metrics) if isinstance(m, dict) and "num_test" in m]
+    total = sum(_number(m["num_test"]) for m in rows)
+    if not total:
+        return {}
+    names = {k for m in rows for k in m if k not in {"num_test", "saturated"}}
+    return {
+        name: sum(_number(m[name]) * _number(m["num_test"]) for m in rows if name in m)
+        / total
+        for name in sorted(names)
+    }
+
+
+def _values(metrics: JSON) -> list[JSON]:
+    return list(metrics.values()) if isinstance(metrics, dict) else []
+
+
+def _parameters(events: Sequence[Event]) -> int:
+    began = [e for e in events if e["event"] == "began"]
+    return int(_number(began[0]["parameters"])) if began else 0
+
+
+def _first_by_round(
+    events: Sequence[Event], kinds: tuple[str, ...]
+) -> dict[int, float]:
+    out: dict[int, float] = {}
+    for event in events:
+        if event["event"] in kinds:
+            out.setdefault(int(_number(event["round"])), _number(event["now"]))
+    return out
+
+
+def _mean(rounds: Sequence[Facts], name: str) -> float:
+    values = [_number(row[name]) for row in rounds]
+    return sum(values) / len(values) if values else 0.0
+
+
+def _number(value: Any) -> float:
+    return float(value)
+
+
+def _texts(value: JSON) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list) else []

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from fedsecure.envelope import canonical
 from fedsecure.errors import ConfigurationError
@@ -20,12 +27,17 @@ from fedsecure.update import JSON
 MAX_SITES = 93
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+_BRANCHES = ("str", "list[str]")  # of a union, as pydantic names them behind the key
+
+
+def _as_text(value: object) -> object:
+    return str(value) if type(value) is int else value
 
 
 class Section(BaseModel):
-    """A part of the configuration; unknown keys are refused."""
+    """A part of the configuration: strict, so "3" is no number and true is no count."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class DataConfig(Section):
@@ -71,6 +83,14 @@ class ModelConfig(Section):
     hidden: list[Count] = [64]
     object: str | None = None
 
+    @model_validator(mode="after")
+    def _object_is_named(self) -> Self:
+        if self.name == "object" and self.object is None:
+            raise ValueError(
+                'model=object needs model.object="package.module:function"'
+            )
+        return self
+
 
 class TrainConfig(Section):
     """One local pass."""
@@ -104,8 +124,8 @@ class PrivacyConfig(Section):
             )
         if self.mode != "none" and self.divisor is None:
             raise ValueError(
-                "privacy.divisor is missing: a public expected batch, such as 50; never "
-                "a site's own row count"
+                "privacy.divisor is missing: a public expected batch, such as 50; "
+                "never a site's own row count"
             )
         return self
 
@@ -114,7 +134,9 @@ class EncryptionConfig(Section):
     """How updates are hidden."""
 
     scheme: Literal["bfv", "ckks", "insecure_plain"] = "bfv"
-    profile: Literal["20", "12", "8", "wide"] = "20"
+    profile: Annotated[Literal["20", "12", "8", "wide"], BeforeValidator(_as_text)] = (
+        "20"  # a command line's 12 is a number
+    )
     value_range: Positive = 1.0
     max_contributors: Annotated[int, Field(ge=1, le=MAX_SITES)] = 16
 
@@ -222,6 +244,18 @@ class RunConfig(Section):
             )
         if kill is not None and self.backend.name != "deployment":
             raise ValueError("backend.kill_leader_in_round needs backend=deployment")
+        if kill is not None and self.federation.aggregators < 2:
+            raise ValueError(
+                "backend.kill_leader_in_round needs federation.aggregators of at least "
+                "2: nobody would take over"
+            )
+        files = self.data.path
+        if isinstance(files, list) and len(files) != self.federation.sites:
+            raise ValueError(
+                f"data.path names {len(files)} files, one for each of the "
+                f"federation.sites={self.federation.sites}; or name one file and "
+                "data.site_column"
+            )
         return self
 
     @classmethod
@@ -283,8 +317,6 @@ class NodeConfig(Section):
         Which part of a simulated partition; 0 of 1 for a site's own file.
     device : str
         "auto", "cpu", "cuda:1".
-    max_epsilon, delta : float
-        Ceiling of the data set, over all runs; the policy's bound is stricter still.
     """
 
     data: DataConfig
@@ -311,26 +343,32 @@ def parse_section(
 
 def _sentence(bad: ValidationError) -> str:
     error = bad.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in error["loc"])
+    location = [str(part) for part in error["loc"] if part not in _BRANCHES]
+    key = ".".join(location)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_meant(error['loc'])}"
+        return f"unknown key {key!r}{_meant(location)}"
     if error["type"] == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{key} is missing"
     value = error.get("input")
     shown = "NaN" if isinstance(value, float) and math.isnan(value) else repr(value)
-    message = str(error["msg"]).removeprefix("Input should be ")
-    return f"{key}={shown}, must be {message}"
+    if error["type"] == "model_type":
+        return f"{key}={shown}, must be a section of keys{_meant([*location, ''])}"
+    bound = str(error["msg"]).removeprefix("Input should be ")
+    return f"{key}={shown}, must be {bound}"
 
 
-def _meant(location: tuple[int | str, ...]) -> str:
+def _meant(location: list[str]) -> str:
     section: Any = RunConfig
     for part in location[:-1]:
         fields = getattr(section, "model_fields", {})
         section = fields[part].annotation if part in fields else None
-    known = list(getattr(section, "model_fields", {}))
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return _hint(location[-1], list(getattr(section, "model_fields", {})))
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known keys: {', '.join(known)}" if known else ""

@@ -1,0 +1,182 @@
+"""What the door of the configuration lets through, and what it says otherwise."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from fedsecure import registry
+from fedsecure.config import NodeConfig, RunConfig, parse_section
+from fedsecure.errors import ConfigurationError
+
+CONF = Path(__file__).parents[2] / "conf"
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+OPTIONS = [
+    f"{group}={file.stem}"
+    for group in GROUPS
+    for file in sorted((CONF / group).glob("*.yaml"))
+]
+NEEDS = {
+    "data=csv": ["data.path=rows.csv", "data.target=y"],
+    "data=object": ["data.object=mine:rows"],
+    "model=object": ["model.object=mine:model"],
+}
+PRIVATE = {"mode": "example_local", "target_epsilon": 3.0, "divisor": 50}
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose("config", list(overrides)))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def refusal(values: Mapping[str, Any]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        RunConfig.parse(values)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_every_group_composes_and_passes_the_door(option: str) -> None:
+    RunConfig.parse(composed(option, *NEEDS.get(option, [])))
+
+
+def test_hydra_defaults_and_models_defaults_are_the_same() -> None:
+    assert RunConfig.parse(composed()) == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("group", "socket"),
+    [("encryption", "he"), ("store", "stores"), ("backend", "backends")],
+)
+def test_every_plug_on_disk_has_its_yaml(group: str, socket: str) -> None:
+    assert set(registry.names(socket)) <= {p.stem for p in (CONF / group).iterdir()}
+
+
+def test_the_demo_kills_its_leader_under_privacy_and_encryption() -> None:
+    demo = RunConfig.parse(composed("experiment=demo"))
+    assert demo.backend.kill_leader_in_round is not None
+    assert (demo.privacy.mode, demo.encryption.scheme) == ("example_local", "bfv")
+
+
+def test_a_number_on_the_command_line_names_a_profile() -> None:
+    config = RunConfig.parse(composed("encryption.profile=12"))
+    assert config.encryption.profile == "12"
+
+
+def test_whole_numbers_are_taken_where_fractions_are_due() -> None:
+    assert RunConfig.parse({"privacy": {"clip_norm": 2}}).privacy.clip_norm == 2.0
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"federation": {"rounds": 0}}, "federation.rounds=0, must be greater than"),
+        ({"federation": {"rounds": "8"}}, "federation.rounds='8', must be a valid int"),
+        ({"federation": {"sites": True}}, "federation.sites=True, must be a valid int"),
+        ({"federation": {"sites": 94}}, "federation.sites=94, must be less than"),
+        ({"privacy": {"clip_norm": math.nan}}, "privacy.clip_norm=NaN, must be a fin"),
+        ({"privacy": {"clip_norm": 0.0}}, "privacy.clip_norm=0.0, must be greater"),
+        ({"privacy": {"delta": 1.0}}, "privacy.delta=1.0, must be less than 1"),
+        ({"privacy": {"delta": 0.0}}, "privacy.delta=0.0, must be greater than 0"),
+        ({"privacy": {"target_epsilon": -1.0}}, "target_epsilon=-1.0, must be greater"),
+        ({"privacy": {"sample_rate": 1.5}}, "privacy.sample_rate=1.5, must be less"),
+        ({"encryption": {"scheme": "rsa"}}, "encryption.scheme='rsa', must be 'bfv'"),
+        ({"data": {"path": 3}}, "data.path=3, must be a valid string"),
+        ({"data": 3}, "data=3, must be a section of keys; known keys: name, "),
+        ({"seed": -1}, "seed=-1, must be greater than or equal to 0"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_key_and_its_bound(
+    values: Mapping[str, Any], said: str
+) -> None:
+    assert said in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"store": {"quorum": 4}}, "store.quorum=4, at most store.replicas=3"),
+        ({"store": {"paths": ["a"]}}, "store.paths names 1 folders, store.replicas=3"),
+        ({"federation": {"min_contributors": 4}}, "min_contributors=4, at most the 3"),
+        ({"encryption": {"max_contributors": 2}}, "max_contributors=2, at least the 3"),
+        ({"data": {"name": "csv"}}, "data=csv needs data.path and data.target"),
+        ({"data": {"name": "object"}}, "data=object needs data.object="),
+        ({"data": {"path": ["a", "b"]}}, "data.path names 2 files, one for each"),
+        ({"model": {"name": "object"}}, "model=object needs model.object="),
+        ({"privacy": PRIVATE | {"noise_multiplier": 1.0}}, "exactly one of"),
+        ({"privacy": PRIVATE | {"target_epsilon": None}}, "exactly one of"),
+        ({"privacy": PRIVATE | {"divisor": None}}, "privacy.divisor is missing"),
+        ({"privacy": PRIVATE, "federation": {"max_rows": 9}}, "must be 0 or unset"),
+        (
+            {"backend": {"name": "deployment"}, "store": {"name": "memory"}},
+            "backend=deployment needs store=local",
+        ),
+        (
+            {"backend": {"name": "deployment", "kill_leader_in_round": 9}},
+            "kill_leader_in_round=9, at most the 8 rounds",
+        ),
+        ({"backend": {"kill_leader_in_round": 2}}, "needs backend=deployment"),
+        (
+            {
+                "backend": {"name": "deployment", "kill_leader_in_round": 2},
+                "federation": {"aggregators": 1},
+            },
+            "nobody would take over",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(
+    values: Mapping[str, Any], said: str
+) -> None:
+    assert said in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"federation": {"round": 3}}, "'federation.round'; did you mean 'rounds'?"),
+        ({"privcy": {}}, "unknown key 'privcy'; did you mean 'privacy'?"),
+        ({"lease": {"zzz": 1}}, "unknown key 'lease.zzz'; known keys: name, ttl"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_likely_one(
+    values: Mapping[str, Any], said: str
+) -> None:
+    assert said in refusal(values)
+
+
+def test_a_refusal_is_one_line() -> None:
+    assert "\n" not in refusal({"federation": {"rounds": 0, "sites": 0}})
+
+
+def test_a_daemons_file_is_named_in_its_refusal() -> None:
+    with pytest.raises(ConfigurationError, match=r"node\.json: unknown key 'indx'"):
+        parse_section(NodeConfig, {"data": {}, "indx": 1}, Path("node.json"))
+
+
+def test_the_quorum_of_a_round_is_all_sites_unless_said_otherwise() -> None:
+    assert RunConfig.parse({"federation": {"sites": 5}}).federation.quorum == 5
+
+
+@given(rounds=st.integers(1, 10**6), ttl=st.floats(0.3, 60), seed=st.integers(0, 99))
+def test_a_document_is_read_back_as_the_same_configuration(
+    rounds: int, ttl: float, seed: int
+) -> None:
+    config = RunConfig.parse(
+        {"federation": {"rounds": rounds}, "lease": {"ttl": ttl}, "seed": seed}
+    )
+    again = RunConfig.parse(config.document())
+    assert again == config
+    assert again.digest() == config.digest()
+
+
+def test_another_value_makes_another_digest() -> None:
+    assert RunConfig(seed=8).digest() != RunConfig(seed=7).digest()

@@ -5,13 +5,16 @@ Deny by default: a missing, unsigned, expired or unreadable policy serves no rou
 and the last of two equal keys wins silently.
 """
 
+import difflib
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from fedsecure.errors import PolicyRefused, VerificationError
@@ -30,6 +33,18 @@ _PRIVACY = {
     "delta",
     "max_sample_rate",
 }
+_INSTANT = re.compile(
+    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3])(:[0-5]\d){2}Z"
+)
+
+
+class _PlainTexts(SafeConstructor):
+    """Leaves a date as the text it is, so that one written form is compared."""
+
+
+_PlainTexts.add_constructor(
+    "tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +119,8 @@ class Project:
             self._check_privacy(asked, f"{where}.privacy")
 
     def _check_privacy(self, asked: Asked, where: str) -> None:
-        if asked.noise_multiplier < self.min_noise_multiplier:
+        # Written so that NaN, which compares false with everything, is refused.
+        if not asked.noise_multiplier >= self.min_noise_multiplier:
             raise PolicyRefused(
                 f"{where}.min_noise_multiplier: the plan has "
                 f"{asked.noise_multiplier}, at least {self.min_noise_multiplier}"
@@ -119,7 +135,17 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class SitePolicy:
-    """A site's policy, verified."""
+    """A site's policy, verified.
+
+    Attributes
+    ----------
+    site : str
+    valid_until : str
+        UTC, RFC 3339 with seconds and ``Z``; from this second on nothing is served.
+    projects : mapping of str to Project
+    digest : bytes
+        SHA-256 of the file; named in admissions and refusals.
+    """
 
     site: str
     valid_until: str
@@ -132,7 +158,7 @@ class SitePolicy:
         Parameters
         ----------
         today : str
-            UTC, RFC 3339.
+            UTC, RFC 3339 with seconds and ``Z``, such as 2027-06-30T00:00:00Z.
 
         Raises
         ------
@@ -143,7 +169,10 @@ class SitePolicy:
             raise PolicyRefused(f"policy.valid_until: expired on {self.valid_until}")
         found = self.projects.get(name)
         if found is None:
-            raise PolicyRefused(f"policy.projects: {name!r} is not admitted here")
+            raise PolicyRefused(
+                f"policy.projects: {name!r} is not admitted at {self.site}, only "
+                f"{sorted(self.projects)}: the steward adds it and signs again"
+            )
         return found, f"policy.projects[{name}]"
 
 
@@ -151,6 +180,9 @@ def read_policy(
     text: bytes, signature: bytes, steward: VerifyKey, site: str
 ) -> SitePolicy:
     """Return a site's policy: size, signature, parse, meaning.
+
+    A field this version would not honour is refused like a misspelt one: a bound that
+    nobody checks is worse than none.
 
     Raises
     ------
@@ -162,45 +194,83 @@ def read_policy(
     try:
         steward.verify(signature, LABEL + text)
     except VerificationError as bad:
-        raise PolicyRefused("policy.yaml is not signed by the steward") from bad
+        raise PolicyRefused(
+            f"policy.yaml of {site} is not signed by its steward: sign it again after "
+            "every change"
+        ) from bad
     fields = _fields(_parse(text), _TOP, "policy")
-    if fields["format"] != FORMAT or fields["default"] != "deny":
-        raise PolicyRefused(f"policy: format must be {FORMAT} and default deny")
-    if fields["site"] != site:
-        raise PolicyRefused(f"policy is for site {fields['site']!r}, this is {site!r}")
-    rows = fields["projects"]
-    if not isinstance(rows, list):
-        raise PolicyRefused("policy.projects must be a list")
-    projects = dict(_project(row) for row in rows)
-    digest = hashlib.sha256(text).digest()
-    return SitePolicy(site, str(fields["valid_until"]), projects, digest)
+    _exactly("policy.format", fields["format"], FORMAT)
+    _exactly("policy.default", fields["default"], "deny")
+    _exactly("policy.site", fields["site"], site)
+    until = fields["valid_until"]
+    if not isinstance(until, str) or not _INSTANT.fullmatch(until):
+        raise PolicyRefused(
+            f"policy.valid_until={_show(until)}, must be UTC such as "
+            "2027-06-30T00:00:00Z"
+        )
+    projects = _projects(fields["projects"])
+    return SitePolicy(site, until, projects, hashlib.sha256(text).digest())
 
 
 def _parse(text: bytes) -> JSON:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _PlainTexts
     try:
-        value: JSON = YAML(typ="safe", pure=True).load(StringIO(text.decode()))
-    except (YAMLError, UnicodeDecodeError) as bad:
+        written = text.decode()
+        if any(line.startswith("%") for line in written.splitlines()):
+            # "%YAML 1.1" would bring back the rules this file must not be read by.
+            raise PolicyRefused("policy.yaml: a line starting with % is not allowed")
+        value: JSON = yaml.load(StringIO(written))
+    except (YAMLError, ValueError, RecursionError) as bad:
         raise PolicyRefused(f"policy.yaml cannot be read: {bad}") from bad
     return value
 
 
 def _fields(value: JSON, expected: set[str], where: str) -> Mapping[str, JSON]:
-    if not isinstance(value, dict) or set(value) != expected:
-        found = sorted(value) if isinstance(value, dict) else type(value).__name__
-        raise PolicyRefused(f"{where} must have the fields {sorted(expected)}: {found}")
+    if not isinstance(value, dict):
+        raise PolicyRefused(f"{where}={_show(value)}, must have {sorted(expected)}")
+    for name in value:
+        if name not in expected:
+            close = difflib.get_close_matches(str(name), expected, n=1)
+            hint = (
+                f"did you mean {close[0]!r}?" if close else f"known: {sorted(expected)}"
+            )
+            raise PolicyRefused(f"{where}: unknown field {_show(name)}; {hint}")
+    missing = sorted(expected - set(value))
+    if missing:
+        raise PolicyRefused(f"{where}: missing {', '.join(missing)}")
     return value
 
 
-def _project(row: JSON) -> tuple[str, Project]:
-    fields = _fields(row, _PROJECT, "policy.projects[]")
-    name = str(fields["id"])
+def _exactly(where: str, value: JSON, wanted: int | str) -> None:
+    if type(value) is not type(wanted) or value != wanted:
+        raise PolicyRefused(f"{where}={_show(value)}, must be {wanted!r}")
+
+
+def _projects(rows: JSON) -> Mapping[str, Project]:
+    if not isinstance(rows, list):
+        raise PolicyRefused(f"policy.projects={_show(rows)}, must be a list")
+    projects: dict[str, Project] = {}
+    for number, row in enumerate(rows):
+        name, project = _project(row, f"policy.projects[{number}]")
+        if name in projects:
+            raise PolicyRefused(f"policy.projects[{number}].id={name!r} is there twice")
+        projects[name] = project
+    return projects
+
+
+def _project(row: JSON, place: str) -> tuple[str, Project]:
+    fields = _fields(row, _PROJECT, place)
+    name = fields["id"]
+    if not isinstance(name, str) or not name:
+        raise PolicyRefused(f"{place}.id={_show(name)}, must be a text")
     where = f"policy.projects[{name}]"
     privacy = _fields(fields["privacy"], _PRIVACY, f"{where}.privacy")
     update = _fields(fields["update"], {"max_bytes", "max_l2_norm"}, f"{where}.update")
     runs = _fields(fields["runs"], {"max_rounds"}, f"{where}.runs")
-    metrics = str(fields["metrics"])
-    if metrics not in {"none", "plain"}:
-        raise PolicyRefused(f"{where}.metrics={metrics!r}, must be none or plain")
+    metrics = fields["metrics"]
+    if not isinstance(metrics, str) or metrics not in {"none", "plain"}:
+        raise PolicyRefused(f"{where}.metrics={_show(metrics)}, must be none or plain")
     number = {
         k: _number(privacy[k], f"{where}.privacy.{k}") for k in _PRIVACY - {"modes"}
     }
@@ -209,24 +279,45 @@ def _project(row: JSON) -> tuple[str, Project]:
         schemes=_texts(fields["schemes"], f"{where}.schemes"),
         modes=_texts(privacy["modes"], f"{where}.privacy.modes"),
         metrics=metrics,
-        max_bytes=int(_number(update["max_bytes"], f"{where}.update.max_bytes")),
+        max_bytes=_count(update["max_bytes"], f"{where}.update.max_bytes"),
         max_l2_norm=_number(update["max_l2_norm"], f"{where}.update.max_l2_norm"),
-        max_rounds=int(_number(runs["max_rounds"], f"{where}.runs.max_rounds")),
+        max_rounds=_count(runs["max_rounds"], f"{where}.runs.max_rounds"),
         **number,
     )
 
 
 def _number(value: JSON, where: str) -> float:
     wrong = isinstance(value, bool) or not isinstance(value, int | float)
-    if wrong or not math.isfinite(float(str(value))) or float(str(value)) < 0:
-        raise PolicyRefused(f"{where}={value!r} must be a number of at least 0")
-    return float(str(value))
+    try:
+        number = math.nan if wrong else float(str(value))
+    except (OverflowError, ValueError):  # an integer of thousands of digits
+        number = math.inf
+    if not (math.isfinite(number) and number >= 0):
+        raise PolicyRefused(f"{where}={_show(value)}, must be a number of at least 0")
+    return number
+
+
+def _count(value: JSON, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise PolicyRefused(
+            f"{where}={_show(value)}, must be a whole number, 0 or more"
+        )
+    return value
 
 
 def _texts(value: JSON, where: str) -> frozenset[str]:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise PolicyRefused(f"{where} must be a list of texts")
+        raise PolicyRefused(f"{where}={_show(value)}, must be a list of texts")
     return frozenset(str(v) for v in value)
+
+
+def _show(value: object) -> str:
+    """Return a scalar as written, a container as its kind: aliases can nest forever."""
+    if isinstance(value, str | float | bool) or value is None:
+        return repr(value)[:80]
+    if isinstance(value, int):
+        return hex(value)[:80] if value.bit_length() > 128 else repr(value)
+    return f"a {type(value).__name__}"
 
 
 def _one_of(where: str, field: str, asked: str, allowed: frozenset[str]) -> None:

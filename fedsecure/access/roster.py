@@ -1,23 +1,26 @@
 """Who takes part: a signed, numbered list of members and their public keys.
 
 The federation's id is the SHA-256 of the root's public key, so a roster of another
-federation cannot be mistaken for ours. Versions only rise (TRUST.md section 3).
+federation cannot be mistaken for ours. Versions only rise, an expired roster is refused
+(rules of The Update Framework; TRUST.md section 3), and a revocation is the next version.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from fedsecure.envelope import canonical
-from fedsecure.errors import VerificationError
+from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.keys import SIGNATURE_BYTES, BoxPublic, SigningKey, VerifyKey
 from fedsecure.update import JSON
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
 _LABEL = b"fedsecure-roster-v1\0"
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 class Role(StrEnum):
@@ -40,7 +43,7 @@ class Member:
     signing : VerifyKey
     box : BoxPublic
     supernode : str
-        A site's Flower key, OpenSSH form; "" for others.
+        A site's Flower key, public PEM; "" for others.
     address : str
         An aggregator's host and port, as the others reach it; "" for others.
     """
@@ -56,11 +59,27 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """All members, as of a version."""
+    """All members, as of a version.
+
+    Attributes
+    ----------
+    federation : str
+        SHA-256 of the root's public key, hexadecimal.
+    version : int
+        From 1; only rises.
+    members : mapping of str to Member
+        Revoked ones included, so that what they signed before can still be read.
+    expires : str
+        UTC, RFC 3339; from this second on the roster counts no more. Empty: at once.
+    revoked : frozenset of str
+        Members that take no part any more.
+    """
 
     federation: str
     version: int
     members: Mapping[str, Member]
+    expires: str = ""
+    revoked: frozenset[str] = frozenset()
 
     def member(self, name: str, role: Role) -> Member:
         """Return a member in a role.
@@ -68,17 +87,57 @@ class Roster:
         Raises
         ------
         VerificationError
-            No such member, or in another role.
+            No such member, in another role, or revoked.
         """
         found = self.members.get(name)
+        if name in self.revoked:
+            raise VerificationError(f"{name!r} is revoked in roster {self.version}")
         if found is None or found.role != role:
-            raise VerificationError(f"{name!r} is no {role} of this federation")
+            raise VerificationError(
+                f"{name!r} is no {role} in roster {self.version} of this federation"
+            )
         return found
 
     def of(self, role: Role) -> tuple[Member, ...]:
-        """Return the members in a role, by name."""
+        """Return the members in a role that are not revoked, by name."""
         chosen = (m for m in self.members.values() if m.role == role)
-        return tuple(sorted(chosen, key=lambda m: m.name))
+        kept = (m for m in chosen if m.name not in self.revoked)
+        return tuple(sorted(kept, key=lambda m: m.name))
+
+    def require_current(self, today: str) -> None:
+        """Return only if the roster has not expired.
+
+        Parameters
+        ----------
+        today : str
+            UTC, RFC 3339 with seconds and ``Z``.
+
+        Raises
+        ------
+        VerificationError
+            It has expired.
+        """
+        if today >= self.expires:
+            raise VerificationError(
+                f"roster {self.version} expired on {self.expires or 'no date'}, it is "
+                f"{today}: run `fedsecure provision` and hand out the new roster.json"
+            )
+
+    def require_newer(self, before: "Roster") -> None:
+        """Return only if this roster may replace `before`.
+
+        Raises
+        ------
+        VerificationError
+            Another federation's, or its version is not higher.
+        """
+        if self.federation != before.federation:
+            raise VerificationError("roster is of another federation")
+        if self.version <= before.version:
+            raise VerificationError(
+                f"roster {self.version} may not replace roster {before.version}: "
+                "versions only rise"
+            )
 
     def aggregator(self, name: str) -> VerifyKey:
         """Return an aggregator's signing key; VerificationError if it is not one."""
@@ -94,14 +153,19 @@ class Roster:
 
     def signed(self, root: SigningKey) -> bytes:
         """Return the stored form: root's public key, signature, canonical JSON."""
-        body = canonical(
+        body = self._body()
+        return root.public.raw + root.sign(_LABEL + body) + body
+
+    def _body(self) -> bytes:
+        return canonical(
             {
                 "format": FORMAT,
                 "version": self.version,
+                "expires": self.expires,
                 "members": [_row(m) for m in _by_name(self.members)],
+                "revoked": [*sorted(self.revoked)],
             }
         )
-        return root.public.raw + root.sign(_LABEL + body) + body
 
 
 def read_roster(data: bytes, federation: str) -> Roster:
@@ -119,15 +183,43 @@ def read_roster(data: bytes, federation: str) -> Roster:
     if federation_id(VerifyKey(root)) != federation:
         raise VerificationError("roster is of another federation")
     VerifyKey(root).verify(signature, _LABEL + body)
+    roster = _parse(body, federation)
+    if roster.version < 1 or not _INSTANT.fullmatch(roster.expires):
+        raise VerificationError(
+            f"roster {roster.version} expires {roster.expires!r}: not well formed"
+        )
+    if not roster.revoked <= set(roster.members):
+        raise VerificationError("roster revokes somebody who is no member")
+    return roster
+
+
+def _parse(body: bytes, federation: str) -> Roster:
     try:
         fields = json.loads(body)
         if fields["format"] != FORMAT:
             raise VerificationError(f"roster of format {fields['format']!r}")
         members = [_member(row) for row in fields["members"]]
-        version = int(fields["version"])
-    except (ValueError, KeyError, TypeError, RecursionError) as bad:
+        roster = Roster(
+            federation,
+            int(fields["version"]),
+            {m.name: m for m in members},
+            str(fields["expires"]),
+            frozenset(fields["revoked"]),
+        )
+        # One encoding only: an unknown field, a name twice, a number as text and any
+        # other order all come back as other bytes.
+        same = roster._body() == body  # noqa: SLF001 - the same file
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        ConfigurationError,
+    ) as bad:
         raise VerificationError("roster is not well formed") from bad
-    return Roster(federation, version, {m.name: m for m in members})
+    if not same:
+        raise VerificationError("roster is not in its one canonical form")
+    return roster
 
 
 def newest(rosters: list[Roster]) -> Roster:

@@ -4,15 +4,25 @@ Public Flower moves slowly, these names do not promise anything: a new minor ver
 begins with this file and its contract tests (FLOWER.md sections 3 and 10).
 """
 
+import hashlib
 import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.cli.build import build_fab_from_disk
 from flwr.clientapp import ClientApp
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto.control_pb2 import (
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+)
 from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.in_memory_linkstate import (
@@ -21,13 +31,15 @@ from flwr.server.superlink.linkstate.in_memory_linkstate import (
 )
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.fab import Fab
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid import InMemoryGrid
 
-from fedsecure.errors import ConfigurationError
+from fedsecure.errors import ConfigurationError, ProcessFailed
 
 Deliver = Callable[[str, Message, Callable[[Message], Message]], Message | None]
 """Fault seam: (site, message, the app) -> its reply, or None to lose it."""
@@ -169,3 +181,63 @@ def fresh_public_key() -> bytes:
 def _post_reply(state: LinkState, reply: Message) -> None:
     reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
     state.store_message_res(reply)
+
+
+class Control:
+    """A SuperLink's Control API: who reaches it may start code at every site.
+
+    Parameters
+    ----------
+    address : str
+        host:port; loopback of the aggregator's own machine.
+    root : bytes
+        PEM of the federation's authority.
+    """
+
+    def __init__(self, address: str, root: bytes) -> None:
+        self._client = ControlHttpClient.from_server_address(address, False, root, [])
+
+    def register(self, public_key: str, name: str) -> None:
+        """Admit a supernode; one that is admitted already is no error.
+
+        Raises
+        ------
+        ProcessFailed
+            The SuperLink refuses it.
+        """
+        request = RegisterNodeRequest(public_key=public_key.encode(), name=name)
+        try:
+            self._client.RegisterNode(request)
+        except Exception as bad:
+            # Flower raises its own HTTP errors here; only the text tells them apart.
+            if "already in use" not in str(bad):
+                raise ProcessFailed(f"SuperLink does not admit {name}: {bad}") from bad
+
+    def start_run(self, bundle: bytes, values: Mapping[str, str]) -> int:
+        """Start a run of an app bundle; return Flower's id of it."""
+        digest = hashlib.sha256(bundle).hexdigest()
+        request = StartRunRequest(
+            fab=fab_to_proto(Fab(digest, bundle, {})),
+            override_config=user_config_to_proto(dict(values)),
+            federation="",
+        )
+        return int(self._client.StartRun(request).run_id)
+
+    def status(self, run_id: int) -> str:
+        """Return a run's status: "running", "finished:completed", "finished:failed"."""
+        runs = self._client.ListRuns(ListRunsRequest()).run_dict
+        found = runs[run_id].status
+        return f"{found.status}:{found.sub_status}".rstrip(":")
+
+    def stop_run(self, run_id: int) -> None:
+        """Stop a run."""
+        self._client.StopRun(StopRunRequest(run_id=run_id))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client._client.close()  # noqa: SLF001 - Flower offers no other way
+
+
+def build_bundle(app: Path) -> bytes:
+    """Return the app bundle (FAB) of a folder with a Flower pyproject.toml."""
+    return build_fab_from_disk(app)

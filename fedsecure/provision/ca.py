@@ -129,7 +129,11 @@ def issue(
 
 
 def make_supernode_key() -> tuple[bytes, str]:
-    """Return a P-384 key for Flower's node authentication: private PEM, OpenSSH public."""
+    """Return a P-384 key for Flower's node authentication.
+
+    The private half in OpenSSH form, as `flower-supernode` reads it; the public half as
+    the PEM a SuperLink knows a node by.
+    """
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
         serialization.Encoding.PEM,
@@ -137,7 +141,7 @@ def make_supernode_key() -> tuple[bytes, str]:
         serialization.NoEncryption(),
     )
     public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return private, public.decode()
 

@@ -1,0 +1,96 @@
+"""Test rows of one site: stratified, grouped, and the same each time."""
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsecure.learning.dataconfig import DataConfig
+from fedsecure.learning.sitedata import Features, SiteData, Targets, Task
+from fedsecure.trainer import JSON
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is to be learnt from rows, whichever site holds them; see `SiteData`."""
+
+    task: Task
+    outputs: int
+    description: Mapping[str, JSON]
+    public_rows: int | None = None
+
+
+def divide(
+    x: Features, y: Targets, keys: Sequence[str], config: DataConfig, problem: Problem
+) -> SiteData:
+    """Return one site's rows, divided into training and test.
+
+    Parameters
+    ----------
+    x, y : array
+        Shapes (n, *input_shape) and (n,).
+    keys : sequence of str
+        Length n; rows of one key stay on one side.
+
+    Raises
+    ------
+    DataError
+        No rows, or rows that do not fit the problem.
+    """
+    none = np.zeros(len(y), dtype=np.int64)
+    classes = none if problem.task == "regression" else y.astype(np.int64)
+    test = held_out(classes, keys, config.test_fraction, config.seed)
+    return SiteData(
+        x[~test],
+        y[~test],
+        x[test],
+        y[test],
+        problem.task,
+        problem.outputs,
+        x.shape[1:],
+        problem.description,
+        problem.public_rows,
+    )
+
+
+def held_out(
+    classes: NDArray[np.int64], keys: Sequence[str], fraction: float, seed: int
+) -> Mask:
+    """Return which rows are for testing, shape (n,), bool.
+
+    A row's place depends on its key and the seed only (HMAC-SHA256), so that rows added
+    later do not move the others from train to test by chance alone. Rows of one key,
+    one person for instance, stay on one side. Each class gives its share, rounded; at
+    least one row stays for training and, if `fraction` is above 0 and there are two
+    keys, one is for testing.
+
+    Parameters
+    ----------
+    classes : array
+        Shape (n,), int64; all zero where there are none.
+    keys : sequence of str
+        Length n.
+    fraction : float
+        From 0 to below 1.
+    """
+    first: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
+    order = sorted(first, key=lambda key: _place(seed, key))
+    chosen: set[str] = set()
+    for kind in np.unique(classes):
+        group = [key for key in order if classes[first[key]] == kind]
+        chosen.update(group[: int(fraction * len(group) + 0.5)])
+    if not chosen and fraction > 0 and len(order) > 1:
+        chosen.add(order[0])
+    if len(chosen) == len(order):
+        chosen.discard(order[-1])
+    return np.fromiter((key in chosen for key in keys), dtype=bool, count=len(keys))
+
+
+def _place(seed: int, key: str) -> bytes:
+    return hmac.digest(str(seed).encode(), key.encode(), "sha256")

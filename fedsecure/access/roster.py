@@ -1,8 +1,8 @@
 """Who takes part: a signed, numbered list of members and their public keys.
 
 The federation's id is the SHA-256 of the root's public key, so a roster of another
-federation cannot be mistaken for ours. Versions only rise, an expired roster is refused
-(rules of The Update Framework; TRUST.md section 3), and a revocation is the next version.
+federation cannot be mistaken for ours. Versions only rise, an expired one is refused
+(The Update Framework's rules; TRUST.md section 3). A revocation is the next version.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from fedsecure.provision.ca import (
     read_authority,
 )
 
+ROSTER_DAYS = 366  # handed out by hand: longer than the 24 h of a roster on line
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
 _GROUPS = {
     "aggregators": (Role.AGGREGATOR, {"name", "host", "port", "organisation"}),
@@ -105,7 +106,8 @@ def provision(description: Path, out: Path, now: datetime) -> Provisioned:
     for member in fresh:
         known[member.name] = _build(building, member, authority, federation, now)
     version = 1 if before is None else before.version + 1
-    roster = Roster(federation, version, known)
+    until = (now + timedelta(days=ROSTER_DAYS)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    roster = Roster(federation, version, known, until)
     _publish(out, building, fresh, roster.signed(root))
     return Provisioned(tuple(m.name for m in fresh), roster)
 

@@ -1,5 +1,6 @@
 """Losses of each kind of problem, and how well a model does on test rows."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -40,21 +41,27 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, task: Task) -> dict[str, fl
     -------
     dict
         `num_test`; with rows also `loss` (mean), and `accuracy`, or for a regression
-        `mse` and `r2` (0 where all targets are equal).
+        `mse` and `r2` (0 where all targets are equal). A number that is not finite is
+        left out: it has no place in a signed report.
     """
     if not len(x):
         return {"num_test": 0.0}
     model.eval()
     with torch.no_grad():
         parts = [model(part) for part in torch.split(x, _CHUNK)]
-    outputs = torch.cat(parts).double()
+    found = _scores(torch.cat(parts).double(), y, task)
+    finite = {name: value for name, value in found.items() if math.isfinite(value)}
+    return {"num_test": float(len(x)), **finite}
+
+
+def _scores(outputs: Tensor, y: Tensor, task: Task) -> dict[str, float]:
     targets = y.double() if task == "regression" else y
     loss = float(LOSSES[task](outputs, targets).mean())
-    known = {"num_test": float(len(x)), "loss": loss}
     if task == "regression":
-        return {**known, "mse": loss, "r2": _r2(loss, targets)}
+        return {"loss": loss, "mse": loss, "r2": _r2(loss, targets)}
     chosen = outputs.squeeze(1) > 0 if task == "binary" else outputs.argmax(dim=1)
-    return {**known, "accuracy": float((chosen == targets).double().mean())}
+    accuracy = float((chosen == targets).double().mean())
+    return {"loss": loss, "accuracy": accuracy}
 
 
 def _r2(mse: float, targets: Tensor) -> float:

@@ -2,18 +2,18 @@
 
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedsecure.errors import ConfigurationError, FedsecureError, TrainingFailed
-from fedsecure.learning.evaluation import LOSSES, evaluate
+from fedsecure.learning.evaluation import LOSSES, Loss, evaluate
 from fedsecure.learning.models import build
 from fedsecure.learning.sitedata import SiteData
+from fedsecure.learning.trainsettings import TrainSettings, read_seed
 from fedsecure.privacy.engine import PrivateEngine
 from fedsecure.privacy.mechanism import RandomSource
 from fedsecure.privacy.plan import Mode, PrivacyPlan
@@ -32,53 +32,6 @@ class SystemRandom:
     def bytes(self, n: int) -> bytes:
         """Return `n` fresh bytes."""
         return os.urandom(n)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """The plan's `train` section.
-
-    Attributes
-    ----------
-    epochs : int
-        Passes over the site's rows in one round; nothing in a private round, whose
-        steps the privacy plan counts.
-    batch_size : int
-        Rows of a step; likewise.
-    learning_rate, momentum : float
-        Of SGD, which starts anew each round.
-    device : str
-        Where a site that says "auto" trains.
-    """
-
-    epochs: int = 1
-    batch_size: int = 32
-    learning_rate: float = 0.5
-    momentum: float = 0.0
-    device: str = "auto"
-
-    @classmethod
-    def read(cls, section: JSON) -> "TrainSettings":
-        """Return the checked section.
-
-        Raises
-        ------
-        ConfigurationError
-            Unknown key, or a value out of bounds.
-        """
-        if not isinstance(section, Mapping):
-            raise ConfigurationError("plan section train is not a mapping")
-        unknown = sorted(set(section) - set(cls.__slots__))
-        if unknown:
-            raise ConfigurationError(f"train: unknown options {unknown}")
-        device = section.get("device", "auto")
-        return cls(
-            int(_bounded(section, "epochs", cls(), (1, 10_000), whole=True)),
-            int(_bounded(section, "batch_size", cls(), (1, 10**9), whole=True)),
-            _bounded(section, "learning_rate", cls(), (1e-12, 1e6)),
-            _bounded(section, "momentum", cls(), (0.0, 0.9999)),
-            str(device),
-        )
 
 
 class LocalTrainer:
@@ -159,22 +112,22 @@ class LocalTrainer:
     def _run(self, task: TrainingTask) -> TrainingResult:
         train = TrainSettings.read(task.settings.get("train", {}))
         device = _device(self._device, train.device)
-        seeds = (_seed(task.settings), task.round.number, self._index)
-        with _reproducible(device, self._threads, seeds):
+        with _reproducible(device, self._threads):
             model = self._build(task.settings)
             _set_weights(model, task.layout, task.model)
+            before = _flat(model)[1]
             model.to(device)
             train_x, train_y, test_x, test_y = self._on(device)
             metrics = evaluate(model, test_x, test_y, self._data.task)
             if not task.train:
                 return TrainingResult(None, metrics, 0)
-            before = _buffers(model)
+            buffers = [b.clone() for b in model.buffers()]
             steps = self._train(model, train_x, train_y, task, train)
-            _check_buffers(model, before)
+            _check_buffers(model, buffers)
             layout, after = _flat(model)
-        return TrainingResult(
-            ModelUpdate(layout, after - task.model, self.rows()), metrics, steps
-        )
+        # From the model as float32 holds it: no training is no update, exactly.
+        update = ModelUpdate(layout, after - before, self.rows())
+        return TrainingResult(update, metrics, steps)
 
     def _train(
         self,
@@ -190,11 +143,11 @@ class LocalTrainer:
             raise ConfigurationError("plan section privacy is not a mapping")
         loss = LOSSES[self._data.task]
         if privacy.get("mode", Mode.NONE) == Mode.NONE:
-            order = np.random.default_rng(
-                [_seed(task.settings), task.round.number, self._index]
-            )
-            _plain(model, x, y, self._data, t, order)
+            words = [read_seed(task.settings), task.round.number, self._index]
+            torch.manual_seed(_word(words))  # for dropout and the like
+            _plain(model, x, y, loss, t, np.random.default_rng(words))
             return 0
+        torch.seed()  # whatever is drawn beside sample and noise is no secret
         plan = PrivacyPlan.from_document(privacy)
         with PrivateEngine(
             model,
@@ -211,7 +164,7 @@ class LocalTrainer:
         if not isinstance(section, Mapping):
             raise ConfigurationError("plan section model is not a mapping")
         shape, outputs = self._data.input_shape, self._data.outputs
-        return build(section, shape, outputs, _seed(settings), self._objects)
+        return build(section, shape, outputs, read_seed(settings), self._objects)
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return train x, y and test x, y on `device`, moved there once."""
@@ -271,7 +224,7 @@ def _plain(  # noqa: PLR0913, PLR0917  a pass over rows, seen from inside
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    data: SiteData,
+    loss: Loss,
     settings: TrainSettings,
     order: np.random.Generator,
 ) -> None:
@@ -283,8 +236,8 @@ def _plain(  # noqa: PLR0913, PLR0917  a pass over rows, seen from inside
         shuffled = torch.from_numpy(order.permutation(len(x))).to(x.device)
         for batch in torch.split(shuffled, settings.batch_size):
             sgd.zero_grad()
-            loss = LOSSES[data.task](model(x[batch]), y[batch]).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            mean = loss(model(x[batch]), y[batch]).mean()
+            mean.backward()  # type: ignore[no-untyped-call]
             sgd.step()
 
 
@@ -313,10 +266,6 @@ def _set_weights(model: nn.Module, layout: Layout, values: Vector) -> None:
             part = np.array(values[start : start + weight.numel()])
             weight.copy_(torch.from_numpy(part).view_as(weight))
             start += weight.numel()
-
-
-def _buffers(model: nn.Module) -> list[Tensor]:
-    return [b.clone() for b in model.buffers()]
 
 
 def _check_buffers(model: nn.Module, before: list[Tensor]) -> None:
@@ -352,10 +301,8 @@ def _device(local: str, planned: str) -> torch.device:
 
 
 @contextmanager
-def _reproducible(
-    device: torch.device, threads: int, seeds: tuple[int, int, int]
-) -> Iterator[None]:
-    """Set torch's globals for one pass and give them back."""
+def _reproducible(device: torch.device, threads: int) -> Iterator[None]:
+    """Set torch's globals for one pass and give them back, its seeds too."""
     count = torch.get_num_threads()
     strict = torch.are_deterministic_algorithms_enabled()
     devices = [device] if device.type == "cuda" else []
@@ -363,38 +310,13 @@ def _reproducible(
     torch.use_deterministic_algorithms(True)
     try:
         with torch.random.fork_rng(devices=devices):
-            # For dropout and the like in a user's model.
-            word = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
-            torch.manual_seed(int(word >> np.uint64(1)))
             yield
     finally:
         torch.use_deterministic_algorithms(strict)
         torch.set_num_threads(count)
 
 
-def _seed(settings: Mapping[str, JSON]) -> int:
-    value = settings.get("seed")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"seed={value!r} is not a whole number")
-    if value != int(value) or not 0 <= value < 2**53:
-        raise ConfigurationError(f"seed={value}, must be whole, from 0 to 2**53 - 1")
-    return int(value)
-
-
-def _bounded(
-    section: Mapping[str, JSON],
-    name: str,
-    default: TrainSettings,
-    bounds: tuple[float, float],
-    *,
-    whole: bool = False,
-) -> float:
-    value = section.get(name, getattr(default, name))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"train.{name}={value!r} is not a number")
-    if not bounds[0] <= value <= bounds[1] or (whole and value != int(value)):
-        raise ConfigurationError(
-            f"train.{name}={value}, must be from {bounds[0]} to {bounds[1]}"
-            f"{' and whole' if whole else ''}"
-        )
-    return float(value)
+def _word(words: Sequence[int]) -> int:
+    """Mix numbers into one seed below 2**63."""
+    mixed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
+    return int(mixed >> np.uint64(1))

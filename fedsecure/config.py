@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -32,6 +32,9 @@ _BRANCHES = ("str", "list[str]")  # of a union, as pydantic names them behind th
 
 def _as_text(value: object) -> object:
     return str(value) if type(value) is int else value
+
+
+_S = TypeVar("_S", bound="Section")
 
 
 class Section(BaseModel):
@@ -325,9 +328,7 @@ class NodeConfig(Section):
     device: str = "auto"
 
 
-def parse_section(
-    kind: type[Section], values: Mapping[str, Any], where: Path
-) -> Section:
+def parse_section(kind: type[_S], values: object, where: Path) -> _S:
     """Return a checked file of one section.
 
     Raises

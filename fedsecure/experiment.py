@@ -260,12 +260,10 @@ def _baselines(
     protected = config.privacy.mode != "none" or config.encryption.scheme == "bfv"
     unprotected = _unprotected(config, parts) if protected else None
     pooled = load_pooled(config.data.model_dump(), len(parts))
-    passes = config.federation.rounds * config.train.epochs
-    settings = {**_settings(job.plan), "privacy": PrivacyPlan(Mode.NONE).document()}
-    central = central_training(pooled, settings, passes)
+    central = central_training(pooled, _settings(job.plan), config.federation.rounds)
     return {
         "unprotected_accuracy": unprotected,
-        "centralised_accuracy": central.get("accuracy"),
+        "centralised_accuracy": central[-1].get("accuracy"),
     }
 
 

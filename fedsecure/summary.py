@@ -73,7 +73,7 @@ def updates_lost(events: Sequence[Event]) -> int:
 def _rounds(
     events: Sequence[Event], outcome: Outcome, start: float, parameters: int
 ) -> list[Facts]:
-    out = []
+    out: list[Facts] = []
     opened = _first_by_round(events, ("opened", "resumed"))
     for event in (e for e in events if e["event"] == "released"):
         number = int(_number(event["round"]))

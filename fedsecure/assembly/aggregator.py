@@ -4,25 +4,28 @@ Nothing of the site side may be loaded in this process, and a kit that holds a s
 secret stops it (KeyExposed, from `access.kit`).
 """
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flwr.app import Context
 from flwr.serverapp import Grid
 
 from fedsecure import registry
-from fedsecure.access.kit import Kit
+from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.checkpoint.replicate import Replicas, shared_devices
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
-from fedsecure.config import AggregatorConfig
+from fedsecure.config import AggregatorConfig, parse_section
 from fedsecure.disk import SystemDisk
 from fedsecure.election import check_ttl
-from fedsecure.errors import ConfigurationError, KeyExposed
+from fedsecure.errors import ConfigurationError, KeyExposed, NotFound
 from fedsecure.flower.campaign import Campaign
 from fedsecure.flower.leader import Terms, Tools
+from fedsecure.flower.link import site_nodes
 from fedsecure.flower.post import Directory, Round, Timing
 from fedsecure.flower.strategy import SecureFedAvg, Wire
 from fedsecure.ledger import Ledger
@@ -92,6 +95,57 @@ def build_strategy(
     tools = _tools(kit, terms, around.engine, vault, ledger, observer)
     wire = Wire(around.directory, around.timing)
     return SecureFedAvg(terms, tools, campaign, wire)
+
+
+def from_context(context: Context) -> SecureFedAvg:
+    """Return the strategy of the kit that a run's configuration names.
+
+    What `server/app.py` calls in the ServerApp's own process.
+
+    Raises
+    ------
+    ConfigurationError, KitError
+        No kit, or not an aggregator's.
+    KeyExposed
+        The kit or the process could open an update.
+    """
+    path = Path(str(context.run_config.get("kit") or ""))
+    if not path.is_absolute():
+        raise ConfigurationError(
+            f"run config kit={str(path)!r}, must be a kit's folder"
+        )
+    kit = read_kit(path, SystemDisk(), lambda p: p.stat().st_mode)
+    config = read_config(kit)
+    keys = {m.supernode.encode(): m.name for m in kit.roster.of(Role.SITE)}
+    around = Surroundings(
+        registry.load("metadata", "embedded").create({"path": config.lease}),
+        local_stores(config),
+        kit.state,
+        lambda grid: lambda: site_nodes(grid, keys),
+    )
+    refuse_sight()
+    return build_strategy(kit, config, around)
+
+
+def read_config(kit: Kit) -> AggregatorConfig:
+    """Return the checked ``aggregator.json`` beside a kit.
+
+    Raises
+    ------
+    ConfigurationError
+        Missing, not JSON, or a value out of bounds.
+    """
+    path = kit.path / "aggregator.json"
+    try:
+        values = json.loads(SystemDisk().read(path, 1 << 20))
+    except NotFound as missing:
+        raise ConfigurationError(
+            f"{path} is missing: it says which run to serve; `fedsecure run "
+            "backend=deployment` writes it"
+        ) from missing
+    except (ValueError, RecursionError) as bad:
+        raise ConfigurationError(f"{path} is not JSON") from bad
+    return parse_section(AggregatorConfig, values, path)
 
 
 def read_terms(config: AggregatorConfig, roster: Roster) -> Terms:

@@ -14,7 +14,7 @@ from fedsecure.client_run import Identity
 from fedsecure.clock import Clock, SystemClock
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import NotFound, PolicyRefused
-from fedsecure.keys import VerifyKey
+from fedsecure.keys import VerifyKey, derive
 from fedsecure.ledger import Ledger, verify_ledger
 from fedsecure.privacy.budget import Budget, Ceiling, Content
 from fedsecure.privacy.plan import read_event
@@ -66,9 +66,7 @@ class PolicyGate:
         project.check_norm(norm, where)
 
 
-def build_round(
-    kit: Kit, content: Content, store: Store, state: Path, project: str
-) -> ClientRound:
+def build_round(kit: Kit, content: Content, store: Store, state: Path) -> ClientRound:
     """Return a site's half of every round.
 
     Parameters
@@ -79,8 +77,6 @@ def build_round(
         Shelves and outbox.
     state : Path
         Folder of the ledger.
-    project : str
-        Whose ceiling the data set's budget has.
 
     Raises
     ------
@@ -95,7 +91,7 @@ def build_round(
     ledger = Ledger.open(
         state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
     )
-    budgets = {content.dataset: _budget(gate.policy(), project, content, ledger)}
+    budgets = {content.dataset: _budget(gate.policy(), content, ledger)}
     recover_budgets(budgets, store)
     me = Identity(kit.roster.federation, kit.name, kit.signing, kit.box)
     return ClientRound(
@@ -132,16 +128,21 @@ def recover_budgets(budgets: Mapping[str, Budget], store: Store) -> None:
         budget.recover(outbox)
 
 
-def _budget(
-    policy: SitePolicy, project: str, content: Content, ledger: Ledger
-) -> Budget:
-    rules = policy.projects.get(project)
-    if rules is None:
-        raise PolicyRefused(f"policy.projects: {project!r} is not admitted here")
+def fingerprint(kit: Kit, digest: bytes) -> str:
+    """Return a keyed fingerprint of a site's rows: only the site can compare it."""
+    return derive(kit.box.to_bytes(), b"fedsecure-fingerprint-v1" + digest, 16).hex()
+
+
+def _budget(policy: SitePolicy, content: Content, ledger: Ledger) -> Budget:
+    """Open a data set's budget under the strictest ceiling of the policy's projects."""
+    rules = [p for p in policy.projects.values() if content.dataset in p.datasets]
+    if not rules:
+        raise PolicyRefused(f"policy: no project may use data set {content.dataset!r}")
+    strictest = min(rules, key=lambda p: p.max_epsilon)
     relation = Relation.ADD_OR_REMOVE_ONE
     # A delta the rows do not allow is refused per plan; the ledger's own is tighter.
-    delta = min(rules.delta, 0.5 / content.rows)
-    ceiling = Ceiling(rules.max_epsilon, delta, relation, policy.digest)
+    delta = min(strictest.delta, 0.5 / content.rows)
+    ceiling = Ceiling(strictest.max_epsilon, delta, relation, policy.digest)
     guards = tuple(registry.load("accounting", n).create for n in ("rdp", "pld"))
     return Budget.open(ledger, content, ceiling, guards)
 

@@ -15,7 +15,7 @@ from fedsecure import registry
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import Surroundings, build_strategy, local_stores
-from fedsecure.assembly.node import build_round, privacy_history
+from fedsecure.assembly.node import build_round, fingerprint, privacy_history
 from fedsecure.backends import Backend, Job, Outcome
 from fedsecure.client_round import ClientRound
 from fedsecure.config import AggregatorConfig
@@ -24,7 +24,6 @@ from fedsecure.flower.link import InMemoryFederation, Node, site_nodes
 from fedsecure.flower.mod import client_app
 from fedsecure.flower.post import Timing
 from fedsecure.flower.strategy import server_app
-from fedsecure.keys import derive
 from fedsecure.learning.datasets import load_site
 from fedsecure.learning.training import LocalTrainer
 from fedsecure.monitor.observer import read_lines
@@ -112,20 +111,13 @@ def _site(job: Job, name: str, index: int) -> _Site:
     data = load_site(job.config.data.model_dump(), index, count)
     trainer = LocalTrainer(data, device=job.config.train.device, index=index)
     state = job.folder / "sites" / name
-    digest = hashlib.sha256(data.train_x.tobytes() + data.train_y.tobytes()).digest()
-    content = Content(
-        job.config.data.id, fingerprint(kit, digest), max(trainer.rows(), 1)
-    )
+    key = fingerprint(kit, data.digest())
+    content = Content(job.config.data.id, key, trainer.rows())
     store: Store = registry.load("stores", job.config.store.name).create(
         {"path": state / "shelf"}
     )
-    half = build_round(kit, content, store, state, job.config.federation.project)
+    half = build_round(kit, content, store, state)
     return _Site(kit, half, trainer, state)
-
-
-def fingerprint(kit: Kit, digest: bytes) -> str:
-    """Return a keyed fingerprint of a site's rows: only the site can compare it."""
-    return derive(kit.box.to_bytes(), b"fedsecure-fingerprint-v1" + digest, 16).hex()
 
 
 def _aggregator(job: Job) -> Kit:

@@ -153,6 +153,15 @@ class Backoff:
         self._started = time.monotonic()
         return delay
 
+    def due(self) -> float:
+        """Return when the child may be started again; for `reached`."""
+        return time.monotonic() + self.wait()
+
+    @staticmethod
+    def reached(moment: float) -> bool:
+        """Return whether a moment of `due` has come."""
+        return time.monotonic() >= moment
+
 
 def require_running(child: Child, log_path: Path) -> None:
     """Return only while a child runs.

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedsecure.errors import FedsecureError, TrainingFailed, VerificationError
-from fedsecure.learning.datasets import load_site
+from fedsecure.learning.datasets import SiteData, load_site
 from fedsecure.learning.training import LocalTrainer
 from fedsecure.relay import receive, send
 from fedsecure.shelf import read_layout
@@ -37,10 +37,10 @@ class WorkerTrainer:
 
     def __init__(self, channel: socket.socket, config: Mapping[str, JSON]) -> None:
         self._channel = channel
-        self._rows = -1
         send(channel, _pack(config, b""), MAX_BYTES)
         answer, _ = self._receive()
         self._rows = int(str(answer["rows"]))
+        self._digest = bytes.fromhex(str(answer["digest"]))
 
     def initial(self, settings: Mapping[str, JSON]) -> tuple[Layout, Vector]:
         """Return the first model, made in the worker."""
@@ -50,6 +50,10 @@ class WorkerTrainer:
     def rows(self) -> int:
         """Return the training rows the worker loaded."""
         return self._rows
+
+    def digest(self) -> bytes:
+        """Return SHA-256 of the rows the worker loaded; it stays at the site."""
+        return self._digest
 
     def run(self, task: TrainingTask) -> TrainingResult:
         """Have the worker evaluate the model and, if asked, train it."""
@@ -92,8 +96,14 @@ def serve(channel: socket.socket) -> None:
     """Answer until the node daemon closes the socket."""
     config, _ = _unpack(receive(channel, MAX_BYTES))
     try:
-        trainer = _trainer(config)
-        first: dict[str, JSON] = {"rows": trainer.rows()}
+        data = _data(config)
+        trainer = LocalTrainer(
+            data, device=str(config["device"]), index=int(str(config["index"]))
+        )
+        first: dict[str, JSON] = {
+            "rows": trainer.rows(),
+            "digest": data.digest().hex(),
+        }
     except FedsecureError as bad:
         send(channel, _pack({"failed": str(bad)}, b""), MAX_BYTES)
         return
@@ -130,13 +140,11 @@ def main() -> None:
     serve(channel)
 
 
-def _trainer(config: Mapping[str, JSON]) -> Trainer:
+def _data(config: Mapping[str, JSON]) -> SiteData:
     data = config["data"]
     if not isinstance(data, dict):
         raise TrainingFailed("the node's data section is not a mapping")
-    index, sites = int(str(config["index"])), int(str(config["sites"]))
-    site_data = load_site(data, index, sites)
-    return LocalTrainer(site_data, device=str(config["device"]), index=index)
+    return load_site(data, int(str(config["index"])), int(str(config["sites"])))
 
 
 def _answer(trainer: Trainer, question: Mapping[str, JSON], body: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """One site's rows as training takes them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -55,6 +56,12 @@ class SiteData:
     def notes(self) -> tuple[str, ...]:
         """Lines of the description."""
         return tuple(f"{key}: {value}" for key, value in self.description.items())
+
+    def digest(self) -> bytes:
+        """Return SHA-256 of the training rows; 32 bytes, never to leave the site."""
+        whole = hashlib.sha256(self.train_x.tobytes())
+        whole.update(self.train_y.tobytes())
+        return whole.digest()
 
     def __post_init__(self) -> None:
         """Refuse rows of another shape, type or range, and a site without rows."""

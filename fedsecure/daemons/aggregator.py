@@ -1,0 +1,176 @@
+"""One aggregator kept alive: its SuperLink, its admitted nodes, its run.
+
+The ServerApp of the run campaigns for the lease in a process of Flower's; this daemon
+never touches round data. When any of the processes dies it ends the others, so that a
+half-dead aggregator cannot go on renewing its lease, and starts again.
+"""
+
+import contextlib
+import logging
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from fedsecure.access.kit import Kit, read_kit
+from fedsecure.access.roster import Role
+from fedsecure.assembly.aggregator import local_stores, read_config, read_terms
+from fedsecure.checkpoint.replicate import Replicas
+from fedsecure.clock import SystemClock
+from fedsecure.daemons.shutdown import on_stop, run_main
+from fedsecure.daemons.supervisor import Backoff, Child, named, require_running
+from fedsecure.disk import SystemDisk
+from fedsecure.errors import (
+    ConfigurationError,
+    FedsecureError,
+    ProcessFailed,
+)
+from fedsecure.flower import commands
+from fedsecure.flower.bundle import make_bundle
+from fedsecure.flower.link import Control
+from fedsecure.monitor.observer import JsonLines
+from fedsecure.provision.ca import check_certificate
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 90.0
+_LOOK = 0.2
+
+
+def main(path: Path) -> int:
+    """Serve the kit at `path` until its run is complete or a signal comes.
+
+    Returns
+    -------
+    int
+        0: the run is complete, or a signal ended it.
+
+    Raises
+    ------
+    FedsecureError
+        What the operator must mend; see its message.
+    """
+    kit = read_kit(path, SystemDisk(), lambda p: p.stat().st_mode)
+    kit.require(Role.AGGREGATOR)
+    return AggregatorDaemon(kit).serve(on_stop())
+
+
+class AggregatorDaemon:
+    """The processes of one aggregator."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._config = read_config(kit)
+        self._terms = read_terms(self._config, kit.roster)
+        host, _, port = kit.roster.members[kit.name].address.rpartition(":")
+        self._host, self._port = host, int(port)
+        self._root = (kit.path / "ca.crt").read_bytes()
+        self._log = kit.state / "superlink.log"
+        clock = SystemClock()
+        self._clock = clock
+        self._observer = JsonLines(kit.state / "daemon.jsonl", kit.name, clock)
+
+    def serve(self, stop: threading.Event) -> int:
+        """Start, watch, start again; until complete or told to stop."""
+        self._check()
+        backoff = Backoff()
+        while not stop.is_set():
+            child = self._start_superlink()
+            try:
+                if self._serve_one(child, stop):
+                    return 0
+            except FedsecureError as bad:
+                log.warning("%s: %s; starting again", self._kit.name, bad)
+                self._observer.note("restart", {"reason": str(bad)})
+            finally:
+                child.end()
+            stop.wait(backoff.wait())
+        return 0
+
+    def _check(self) -> None:
+        """Refuse to start on what would fail later: certificate, port, stores."""
+        certificate = (self._kit.path / "tls.crt").read_bytes()
+        check_certificate(certificate, self._root, self._host, self._clock.wall())
+        require_free_port(self._host, self._port)
+        Replicas(local_stores(self._config), self._config.quorum).probe()
+
+    def _serve_one(self, child: Child, stop: threading.Event) -> bool:
+        """Run until complete (True); ProcessFailed when any process died."""
+        control = self._connect(child, stop)
+        if control is None:
+            return True
+        with contextlib.closing(control):
+            for site in self._kit.roster.of(Role.SITE):
+                control.register(site.supernode, site.name)
+            with tempfile.TemporaryDirectory(prefix="fed-app-") as folder:
+                bundle = make_bundle(Path(folder))
+            run = control.start_run(bundle, {"kit": str(self._kit.path)})
+            self._observer.note("started", {"run": run})
+            return self._watch(child, control, run, stop)
+
+    def _connect(self, child: Child, stop: threading.Event) -> Control | None:
+        """Wait for the SuperLink's port; None if told to stop meanwhile."""
+        ends = self._clock.now() + START_SECONDS
+        while not stop.is_set():
+            require_running(child, self._log)
+            with contextlib.suppress(OSError):
+                socket.create_connection((self._host, self._port), 1.0).close()
+                return Control(f"{self._host}:{self._port}", self._root)
+            if self._clock.now() > ends:
+                raise ProcessFailed(f"SuperLink is not up after {START_SECONDS:.0f} s")
+            stop.wait(_LOOK)
+        return None
+
+    def _watch(
+        self, child: Child, control: Control, run: int, stop: threading.Event
+    ) -> bool:
+        seen_app, asked = False, 0.0
+        while not stop.is_set():
+            require_running(child, self._log)
+            alive = bool(named(child.pid, "flwr-serverapp"))
+            if (seen_app and not alive) or self._clock.now() - asked > 5.0:
+                asked = self._clock.now()
+                status = control.status(run)
+                if status == "finished:completed":
+                    return True
+                if status.startswith("finished"):
+                    raise ProcessFailed(f"the run ended as {status}; see {self._log}")
+                if seen_app and not alive:
+                    raise ProcessFailed("the ServerApp died")
+            seen_app = seen_app or alive
+            stop.wait(_LOOK)
+        return True
+
+    def _start_superlink(self) -> Child:
+        kit = self._kit
+        tls = commands.Tls(
+            kit.path / "ca.crt", kit.path / "tls.crt", kit.path / "tls.key"
+        )
+        database = kit.state / "superlink.sqlite"
+        command = commands.superlink(self._host, self._port, tls, database)
+        environment = commands.environment(kit.state / "flwr")
+        return Child("SuperLink", command, environment, self._log)
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Return only if nobody listens at the address.
+
+    Raises
+    ------
+    ConfigurationError
+        Somebody does, or it is not an address of this machine.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as taken:
+            raise ConfigurationError(
+                f"port {port} of {host} cannot be used ({taken.strerror}): end what "
+                "listens there, or provision the aggregator with another port"
+            ) from taken
+
+
+if __name__ == "__main__":
+    run_main(main, Path(sys.argv[1]))

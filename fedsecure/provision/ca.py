@@ -1,95 +1,111 @@
-"""The federation's certificate authority: TLS certificates for aggregators, Flower keys.
+"""The federation's certificate authority: TLS certificates, and Flower's node keys.
 
-EC P-384 root, P-256 leaves; offline: its key lies under ``ca/`` of the folder it was
-made in and in no kit. It never sees an encryption key (TRUST.md section 3).
+A P-384 root (ten years) signs a P-384 issuing authority (two years), which signs P-256
+leaves (90 days). Both keys lie under ``ca/`` of the folder they were made in and in no
+kit; once the issuing key exists, the root key can be kept on other media. The authority
+never sees an encryption key (TRUST.md section 3).
 """
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from fedsecure.errors import KitError
+from fedsecure.keys import SigningKey
 
 ROOT_DAYS = 3650
+ISSUING_DAYS = 730
 LEAF_DAYS = 90
 _BACKDATED = timedelta(minutes=5)  # machines' clocks differ a little
+_HOST = re.compile(
+    r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*"
+    r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
+    re.ASCII,
+)  # RFC 1123; a last label that starts with a digit would be an address
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate authority with its private key."""
+    """A certificate authority with its private key; never printed."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
-    def pem(self) -> tuple[bytes, bytes]:
+    def __repr__(self) -> str:
+        return f"Authority({self.certificate.subject.rfc4514_string()})"
+
+    def pem(self, passphrase: bytes | None = None) -> tuple[bytes, bytes]:
         """Return certificate and private key as PEM; the key for mode 0600 only."""
-        certificate = self.certificate.public_bytes(serialization.Encoding.PEM)
-        return certificate, _private_pem(self.key)
+        return _pem(self.certificate), _private_pem(self.key, passphrase)
 
 
 def make_authority(name: str, now: datetime) -> Authority:
-    """Make a root: P-384, valid ten years, may sign leaves only."""
+    """Make a root: P-384, valid ten years, may sign issuing authorities only."""
     key = ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} root")])
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + timedelta(days=ROOT_DAYS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-        )
-        .sign(key, hashes.SHA384())
-    )
-    return Authority(certificate, key)
+    subject = _subject(f"{name} root")
+    return Authority(_authority(subject, key, None, now), key)
 
 
-def read_authority(certificate: bytes, key: bytes) -> Authority:
+def make_issuing(root: Authority, name: str, now: datetime) -> Authority:
+    """Make an issuing authority: P-384, valid two years, may sign leaves only."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    subject = _subject(f"{name} issuing {now:%Y-%m-%d}")
+    return Authority(_authority(subject, key, root, now), key)
+
+
+def read_authority(
+    certificate: bytes, key: bytes, passphrase: bytes | None = None
+) -> Authority:
     """Return the authority of two PEM files.
 
     Raises
     ------
     KitError
-        They cannot be read.
+        They cannot be read, do not belong together, or the passphrase is wrong.
     """
-    try:
-        private = serialization.load_pem_private_key(key, None)
-        found = x509.load_pem_x509_certificate(certificate)
-    except (ValueError, TypeError) as bad:
-        raise KitError(f"the certificate authority cannot be read: {bad}") from bad
+    private = _load_private(key, passphrase)
+    (found,) = _load(certificate, "the authority's certificate")[:1]
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise KitError("the certificate authority's key is not an EC key")
+    if private.public_key() != found.public_key():
+        raise KitError(
+            "the certificate authority's key and certificate do not belong together"
+        )
     return Authority(found, private)
+
+
+def lock_seed(key: SigningKey, passphrase: bytes | None) -> bytes:
+    """Return a signing key as PEM (PKCS#8), encrypted if there is a passphrase."""
+    raw = ed25519.Ed25519PrivateKey.from_private_bytes(key.to_bytes())
+    return _private_pem(raw, passphrase)
+
+
+def unlock_seed(pem: bytes, passphrase: bytes | None) -> SigningKey:
+    """Return the signing key that `lock_seed` stored.
+
+    Raises
+    ------
+    KitError
+        Not such a file, or a wrong or missing passphrase.
+    """
+    private = _load_private(pem, passphrase)
+    if not isinstance(private, ed25519.Ed25519PrivateKey):
+        raise KitError("the roster key is not an Ed25519 key")
+    return SigningKey.from_bytes(private.private_bytes_raw())
 
 
 def issue(
     authority: Authority, names: Sequence[str], member: str, now: datetime
 ) -> tuple[bytes, bytes]:
-    """Issue a server certificate; return certificate and key as PEM.
+    """Issue a server certificate; return its chain and its key as PEM.
 
     Parameters
     ----------
@@ -97,42 +113,27 @@ def issue(
         Host names and addresses it is good for.
     member : str
         The member's URN, ``urn:fedsecure:<federation>:<role>:<name>``.
+
+    Raises
+    ------
+    KitError
+        A name that is neither a host name nor an address.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    alternatives = [_alternative(name) for name in names]
-    identifier = x509.UniformResourceIdentifier(member)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(authority.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + timedelta(days=LEAF_DAYS))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([*alternatives, identifier]), critical=False
-        )
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(
-                authority.key.public_key()
-            ),
-            critical=False,
-        )
-        .sign(authority.key, hashes.SHA384())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM), _private_pem(key)
+    hosts = [_alternative(name) for name in dict.fromkeys(names)]
+    return _leaf(authority, hosts, member, ExtendedKeyUsageOID.SERVER_AUTH, now)
+
+
+def issue_person(
+    authority: Authority, member: str, now: datetime
+) -> tuple[bytes, bytes]:
+    """Issue a client certificate for an operator; return its chain and key as PEM."""
+    return _leaf(authority, [], member, ExtendedKeyUsageOID.CLIENT_AUTH, now)
 
 
 def make_supernode_key() -> tuple[bytes, str]:
-    """Return a P-384 key for Flower's node authentication.
+    """Return a P-384 key for Flower's node authentication: private PEM, OpenSSH public.
 
-    The private half in OpenSSH form, as `flower-supernode` reads it; the public half as
-    the PEM a SuperLink knows a node by.
+    Flower accepts NIST EC keys in OpenSSH form only (FLOWER.md section 14).
     """
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
@@ -141,61 +142,238 @@ def make_supernode_key() -> tuple[bytes, str]:
         serialization.NoEncryption(),
     )
     public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
     return private, public.decode()
 
 
 def days_left(certificate: bytes, now: datetime) -> float:
-    """Return the days a PEM certificate is still valid; negative once expired."""
-    found = x509.load_pem_x509_certificate(certificate)
-    return (found.not_valid_after_utc - now).total_seconds() / 86400
+    """Return the days until the first certificate of a PEM chain expires.
+
+    Negative once one has. KitError if it cannot be read.
+    """
+    chain = _load(certificate, "certificate")
+    until = min(found.not_valid_after_utc for found in chain)
+    return (until - now).total_seconds() / 86400
+
+
+def member_of(certificate: bytes) -> str:
+    """Return the member's URN of a certificate; KitError if it names none."""
+    leaf = _load(certificate, "certificate")[0]
+    for name in _alternatives(leaf).get_values_for_type(x509.UniformResourceIdentifier):
+        if name.startswith("urn:fedsecure:"):
+            return name
+    raise KitError("the certificate names no member of a federation")
 
 
 def check_certificate(
-    certificate: bytes, root: bytes, host: str, now: datetime | None = None
+    certificate: bytes, root: bytes, host: str, now: datetime
 ) -> None:
-    """Return only if a certificate is good for `host` now, under this root.
+    """Return only if a server's chain is good for `host` now, under this root.
 
     Raises
     ------
     KitError
         Expired, not valid yet, for another host, or of another federation.
     """
-    now = now or datetime.now(UTC)
-    leaf = x509.load_pem_x509_certificate(certificate)
-    parent = x509.load_pem_x509_certificate(root)
+    leaf, *rest = _load(certificate, "tls.crt")
+    _check_dates([leaf, *rest], now)
+    _check_host(leaf, host)
     try:
-        leaf.verify_directly_issued_by(parent)
-    except (ValueError, TypeError, InvalidSignature) as bad:
-        raise KitError("tls.crt was issued by another federation's authority") from bad
-    if now >= leaf.not_valid_after_utc:
-        raise KitError(
-            f"tls.crt expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: "
-            "provision the kit again"
-        )
-    if now < leaf.not_valid_before_utc:
-        raise KitError(
-            f"tls.crt is valid from {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC and "
-            f"it is {now:%Y-%m-%d %H:%M}: check this machine's clock"
-        )
-    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        _policy(root, now).build_server_verifier(_alternative(host)).verify(leaf, rest)
+    except VerificationError as bad:
+        raise _foreign(leaf, bad) from bad
+
+
+def check_person(certificate: bytes, root: bytes, now: datetime) -> None:
+    """Return only if an operator's chain is good now, under this root.
+
+    Raises
+    ------
+    KitError
+        Expired, not valid yet, or of another federation.
+    """
+    leaf, *rest = _load(certificate, "tls.crt")
+    _check_dates([leaf, *rest], now)
+    try:
+        _policy(root, now).build_client_verifier().verify(leaf, rest)
+    except VerificationError as bad:
+        raise _foreign(leaf, bad) from bad
+
+
+def check_host(host: str) -> None:
+    """Return only if `host` is a host name or an address; KitError otherwise."""
+    _alternative(host)
+
+
+def _policy(root: bytes, now: datetime) -> PolicyBuilder:
+    return PolicyBuilder().store(Store(_load(root, "ca.crt"))).time(now)
+
+
+def _foreign(leaf: x509.Certificate, bad: Exception) -> KitError:
+    return KitError(
+        f"tls.crt of {leaf.subject.rfc4514_string()} was not issued by the authority "
+        f"in ca.crt, or for another use: {bad}. Take both files from the same kit"
+    )
+
+
+def _check_dates(chain: Sequence[x509.Certificate], now: datetime) -> None:
+    for found in chain:
+        if now >= found.not_valid_after_utc:
+            raise KitError(
+                f"tls.crt expired on {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: "
+                "renew it with `fedsecure provision --renew NAME`"
+            )
+        if now < found.not_valid_before_utc:
+            raise KitError(
+                f"tls.crt is valid from {found.not_valid_before_utc:%Y-%m-%d %H:%M} "
+                f"UTC and it is {now:%Y-%m-%d %H:%M}: check this machine's clock"
+            )
+
+
+def _check_host(leaf: x509.Certificate, host: str) -> None:
+    names = _alternatives(leaf)
     good = names.get_values_for_type(x509.DNSName)
     good += [str(a) for a in names.get_values_for_type(x509.IPAddress)]
     if host not in good:
-        raise KitError(f"tls.crt is for {', '.join(good)}, not for {host}")
+        raise KitError(
+            f"tls.crt is for {', '.join(good) or 'no host'}, not for {host}: use one "
+            "of these as the address, or provision an aggregator with the new one"
+        )
 
 
-def _alternative(name: str) -> x509.GeneralName:
+def _alternatives(leaf: x509.Certificate) -> x509.SubjectAlternativeName:
+    try:
+        kind = x509.SubjectAlternativeName
+        return leaf.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound as missing:
+        raise KitError("the certificate names no host and no member") from missing
+
+
+def _alternative(name: str) -> x509.IPAddress | x509.DNSName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
+        if not _HOST.fullmatch(name):
+            raise KitError(
+                f"host={name!r}, must be a host name in lower case or an address"
+            ) from None
         return x509.DNSName(name)
 
 
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
     )
+
+
+def _authority(
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    parent: Authority | None,
+    now: datetime,
+) -> x509.Certificate:
+    """Build a root (no parent, one authority below it) or an issuing authority."""
+    signer = key if parent is None else parent.key
+    days, depth = (ROOT_DAYS, 1) if parent is None else (ISSUING_DAYS, 0)
+    return (
+        _builder(subject, key, parent, now, days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=depth), critical=True)
+        .add_extension(_usage(authority=True), critical=True)
+        .sign(signer, hashes.SHA384())
+    )
+
+
+def _leaf(
+    authority: Authority,
+    hosts: Sequence[x509.GeneralName],
+    member: str,
+    purpose: ObjectIdentifier,
+    now: datetime,
+) -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _subject(member.rsplit(":", 1)[-1])
+    names = [*hosts, x509.UniformResourceIdentifier(member)]
+    certificate = (
+        _builder(subject, key, authority, now, LEAF_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(authority=False), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .sign(authority.key, hashes.SHA384())
+    )
+    return _pem(certificate) + _pem(authority.certificate), _private_pem(key, None)
+
+
+def _builder(
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    parent: Authority | None,
+    now: datetime,
+    days: int,
+) -> x509.CertificateBuilder:
+    issuer = subject if parent is None else parent.certificate.subject
+    signer = key if parent is None else parent.key
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    above = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATED)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(own, critical=False)
+        .add_extension(above, critical=False)
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _private_pem(
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey,
+    passphrase: bytes | None,
+) -> bytes:
+    lock: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase:
+        lock = serialization.BestAvailableEncryption(passphrase)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock
+    )
+
+
+def _load(pem: bytes, what: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as bad:
+        raise KitError(f"{what} cannot be read: it is no PEM certificate") from bad
+
+
+def _load_private(pem: bytes, passphrase: bytes | None) -> object:
+    encrypted = b"ENCRYPTED PRIVATE KEY" in pem
+    if encrypted and not passphrase:
+        raise KitError(
+            "the authority's keys are encrypted: pass the file with the passphrase"
+        )
+    try:
+        return serialization.load_pem_private_key(
+            pem, passphrase if encrypted else None
+        )
+    except (ValueError, TypeError) as bad:
+        reason = "the passphrase is wrong" if encrypted else "it is no PEM private key"
+        raise KitError(f"the authority's key cannot be read: {reason}") from bad

@@ -1,0 +1,354 @@
+"""What a run leaves to read: summary.json, metrics.jsonl, report.html and pictures.
+
+The page is one file: its style and pictures are inside it, it holds no script and asks
+no other machine for anything.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fedsecure.pictures import (
+    Picture,
+    epsilon_picture,
+    learning_picture,
+    timeline_picture,
+)
+
+Row: TypeAlias = Mapping[str, Any]
+"""One line of the rounds, of the timeline, or a section of the summary."""
+_NONE = "n/a"
+_CSS = Path(__file__).with_suffix(".css")
+
+
+def write_report(
+    folder: Path, summary: Row, rounds: Sequence[Row], timeline: Sequence[Row]
+) -> None:
+    """Write all that is read of a run into its folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder; it exists.
+    summary : Mapping
+        The run's figures; written to ``summary.json`` as they are.
+    rounds : sequence of Mapping
+        One row per round: round, term, leader, participants, loss, accuracy (of the
+        model the round started from), epsilon by site, bytes per parameter up and
+        down, seconds, started, ended (seconds since the first event); written to
+        ``metrics.jsonl``.
+    timeline : sequence of Mapping
+        Events worth a mark: at (seconds), event, name, term, round.
+    """
+    (folder / "summary.json").write_text(_json(summary, 2) + "\n", encoding="utf-8")
+    lines = "".join(_json(row) + "\n" for row in rounds)
+    (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    drawn = {
+        "learning": learning_picture(rounds, summary),
+        "epsilon": epsilon_picture(rounds, summary["privacy"]),
+        "timeline": timeline_picture(rounds, timeline),
+    }
+    for picture in drawn.values():
+        if picture is not None:
+            (folder / f"{picture.name}.png").write_bytes(picture.png)
+    page = report_page(summary, rounds, drawn)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def report_page(
+    summary: Row, rounds: Sequence[Row], drawn: Mapping[str, Picture | None]
+) -> str:
+    """Return the report as one HTML document."""
+    title = f"fedsecure run {escape(str(summary['run_id']))}"
+    body = "\n".join(
+        (
+            _header(title, summary),
+            _cards(summary),
+            _section("Learning", _learning(drawn.get("learning"))),
+            _section("Privacy", _privacy(summary["privacy"], drawn.get("epsilon"))),
+            _section("Survival", _survival(summary, drawn.get("timeline"))),
+            _section("Rounds", _rounds_table(rounds)),
+            _section("Ledgers", _ledgers(summary)),
+            _section("What this report does not promise", _notes(summary)),
+            (
+                "<footer>The same figures, for programs: <code>summary.json</code>, "
+                "<code>metrics.jsonl</code>, <code>resolved.yaml</code>.</footer>"
+            ),
+        )
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'; img-src data:\">\n"
+        f"<title>{title}</title>\n<style>\n{_CSS.read_text(encoding='utf-8')}</style>\n"
+        f"</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(title: str, summary: Row) -> str:
+    facts = (
+        f"backend {summary['backend']}",
+        f"encryption {summary['scheme']}",
+        f"privacy {summary['privacy']['mode']}",
+        f"{summary['parameters']:,} parameters",
+    )
+    return (
+        f"<header>\n<h1>{title}</h1>\n<p>{escape(' · '.join(facts))}</p>\n"
+        f'<p class="verdict">{escape(_verdict(summary))}</p>\n</header>'
+    )
+
+
+def _verdict(summary: Row) -> str:
+    done, planned = summary["rounds_completed"], summary["rounds_planned"]
+    kept = (
+        "no completed round and no accepted update was lost"
+        if not summary["rounds_lost"] and not summary["updates_lost"]
+        else f"{summary['rounds_lost']} completed rounds and "
+        f"{summary['updates_lost']} accepted updates were LOST"
+    )
+    count = len(summary["failovers"])
+    changes = {0: "the leader stayed", 1: "the leader changed once"}.get(
+        count, f"the leader changed {count} times"
+    )
+    return f"{done} of {planned} rounds were completed; {changes}; {kept}."
+
+
+def _cards(summary: Row) -> str:
+    final, baseline = summary["final"], summary["baseline"]
+    privacy, failovers = summary["privacy"], summary["failovers"]
+    epsilons = list(privacy["per_site"].values())
+    beside = [
+        f"{label} {_share(baseline.get(key))}"
+        for key, label in (
+            ("unprotected_accuracy", "without protection"),
+            ("centralised_accuracy", "centralised"),
+        )
+        if baseline.get(key) is not None
+    ]
+    ledgers = summary.get("ledgers", {})
+    verified = summary["ledgers_verified"]
+    cards = [
+        ("Final accuracy", _share(final.get("accuracy")), ", ".join(beside)),
+        (
+            "Epsilon, largest of the sites",
+            _figure(max(epsilons)) if epsilons else "none",
+            f"at delta {privacy['delta']:g}, per site below"
+            if epsilons
+            else "no differential privacy",
+        ),
+        (
+            "Rounds completed",
+            f"{summary['rounds_completed']} of {summary['rounds_planned']}",
+            f"{summary['sites']} sites, {summary['aggregators']} aggregators",
+        ),
+        _failover_card(failovers),
+        (
+            "Bytes up per parameter",
+            _figure(summary["uplink_bytes_per_parameter"]),
+            (
+                f"{_figure(summary['downlink_bytes_per_parameter'])} down; "
+                "a plain float32 model: 4"
+            ),
+        ),
+        (
+            "Ledgers",
+            '<span class="good">verified</span>'
+            if verified
+            else '<span class="bad">BROKEN</span>',
+            f"{sum(ledgers.values()):,} lines of {len(ledgers)} parties",
+        ),
+    ]
+    items = "\n".join(
+        f'<div class="card"><h2>{escape(name)}</h2><b>{value}</b>'
+        f"<p>{escape(note)}</p></div>"
+        for name, value, note in cards
+    )
+    return f'<div class="cards">\n{items}\n</div>'
+
+
+def _failover_card(failovers: Sequence[Row]) -> tuple[str, str, str]:
+    if not failovers:
+        return "Failovers", "0", "the first leader led to the end"
+    slowest = max(float(row["seconds_to_leader"]) for row in failovers)
+    after = [
+        float(row["seconds_to_next_round"])
+        for row in failovers
+        if row["seconds_to_next_round"] is not None
+    ]
+    note = (
+        f"{max(after):.1f} s to the next completed round" if after else "no round since"
+    )
+    return "Seconds to a new leader", f"{slowest:.1f}", note
+
+
+def _learning(picture: Picture | None) -> str:
+    if picture is None:
+        return "<p>No metrics left the sites (privacy.metrics=none).</p>"
+    return (
+        "<p>Each round evaluates the model it starts from at every site, before "
+        "training it; the last point is the final evaluation. Sites are weighted by "
+        f"their test rows.</p>\n{_image(picture)}"
+    )
+
+
+def _privacy(privacy: Row, picture: Picture | None) -> str:
+    if not privacy["per_site"]:
+        return "<p>This run made no promise of differential privacy.</p>"
+    facts = ", ".join(
+        f"{label} {_figure(privacy[key])}"
+        for key, label in (
+            ("noise_multiplier", "noise multiplier"),
+            ("clip_norm", "clip norm"),
+            ("sample_rate", "sample rate"),
+        )
+        if privacy.get(key) is not None
+    )
+    relation = str(privacy.get("relation", "")).replace("_", " ")
+    table = _table(
+        ("site", "epsilon", "delta", "relation"),
+        (
+            (site, _figure(epsilon), f"{privacy['delta']:g}", relation)
+            for site, epsilon in sorted(privacy["per_site"].items())
+        ),
+        numbers={1, 2},
+    )
+    said = f"<p>Mode {escape(str(privacy['mode']))}; {escape(facts)}.</p>"
+    return f"{said}\n{_image(picture) if picture else ''}\n{table}"
+
+
+def _survival(summary: Row, picture: Picture | None) -> str:
+    rows = (
+        (
+            f"{row['term_before']} to {row['term_after']}",
+            _seconds(row["seconds_to_leader"]),
+            _seconds(row["seconds_to_next_round"]),
+            str(row["updates_reused"]),
+            str(row["updates_redone"]),
+        )
+        for row in summary["failovers"]
+    )
+    heads = (
+        "term",
+        "to a new leader",
+        "to the next completed round",
+        "accepted updates reused",
+        "updates asked for again",
+    )
+    table = _table(heads, rows, numbers={1, 2, 3, 4}) if summary["failovers"] else ""
+    return f"{_image(picture) if picture else ''}\n{table}"
+
+
+def _rounds_table(rounds: Sequence[Row]) -> str:
+    heads = (
+        "round",
+        "term",
+        "leader",
+        "sites",
+        "accuracy before",
+        "loss before",
+        "largest epsilon",
+        "bytes up",
+        "bytes down",
+        "seconds",
+    )
+    rows = (
+        (
+            str(row["round"]),
+            str(row["term"]),
+            str(row["leader"]),
+            _sites(row["participants"]),
+            _share(row.get("accuracy")),
+            _figure(row.get("loss")),
+            _figure(max(row["epsilon"].values())) if row.get("epsilon") else _NONE,
+            _figure(row["uplink_bytes_per_parameter"]),
+            _figure(row["downlink_bytes_per_parameter"]),
+            f"{row['seconds']:.2f}",
+        )
+        for row in rounds
+    )
+    note = "<p>Bytes are per parameter and site.</p>"
+    return note + _table(heads, rows, numbers={0, 1, 4, 5, 6, 7, 8, 9})
+
+
+def _sites(participants: Sequence[str]) -> str:
+    if len(participants) > 4:
+        return f"{len(participants)} sites"
+    return ", ".join(participants)
+
+
+def _ledgers(summary: Row) -> str:
+    said = (
+        '<p class="good">Every line of every ledger follows from the one before it, '
+        "and its owner signed it.</p>"
+        if summary["ledgers_verified"]
+        else '<p class="bad">At least one ledger does not verify; see below.</p>'
+    )
+    lines = sorted(summary.get("ledgers", {}).items())
+    return said + _table(
+        ("owner", "lines verified"), ((o, f"{n:,}") for o, n in lines), numbers={1}
+    )
+
+
+def _notes(summary: Row) -> str:
+    notes = "\n".join(f"<li>{escape(str(n))}</li>" for n in summary.get("notes", ()))
+    return f"<ul>\n{notes}\n</ul>"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+
+
+def _image(picture: Picture) -> str:
+    data = base64.b64encode(picture.svg).decode()
+    alt = escape(picture.alt, quote=True)
+    source = f"data:image/svg+xml;base64,{data}"
+    return f'<div class="scroll"><img alt="{alt}" src="{source}"></div>'
+
+
+def _table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: set[int]
+) -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=number' if i in numbers else ''}>{escape(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
+        )
+
+    body = "\n".join(f"<tr>{line('td', cells)}</tr>" for cells in rows)
+    return (
+        f'<div class="scroll"><table>\n<thead><tr>{line("th", heads)}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table></div>"
+    )
+
+
+def _share(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.1%}"
+
+
+def _figure(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.4g}"
+
+
+def _seconds(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.1f} s"
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    """Return the value with null for every NaN and Inf: JSON knows neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

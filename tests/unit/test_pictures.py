@@ -1,0 +1,124 @@
+"""The pictures of a run: what they show, and when there is nothing to show."""
+
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from fedsecure.pictures import (
+    INK,
+    LINE,
+    Picture,
+    Reign,
+    epsilon_picture,
+    learning_picture,
+    reigns,
+    timeline_picture,
+)
+from tests.fakes import figures
+
+PRIVACY: dict[str, Any] = figures.summary()["privacy"]
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Picture]:
+    rounds, summary = figures.rounds(), figures.summary()
+    found = (
+        learning_picture(rounds, summary),
+        epsilon_picture(rounds, PRIVACY),
+        timeline_picture(rounds, figures.timeline()),
+    )
+    return {picture.name: picture for picture in found if picture is not None}
+
+
+def words(picture: Picture) -> str:
+    root = ET.fromstring(picture.svg)  # noqa: S314 - drawn by us
+    return " ".join(
+        "".join(node.itertext()) for node in root.iter() if "text" in node.tag
+    )
+
+
+@pytest.mark.parametrize("name", ["learning", "epsilon", "timeline"])
+def test_a_picture_is_png_and_svg(drawn: dict[str, Picture], name: str) -> None:
+    assert drawn[name].png.startswith(b"\x89PNG")
+    assert ET.fromstring(drawn[name].svg).tag.endswith("svg")  # noqa: S314
+
+
+@pytest.mark.parametrize("name", ["learning", "epsilon", "timeline"])
+def test_ink_follows_the_readers_setting(drawn: dict[str, Picture], name: str) -> None:
+    svg = drawn[name].svg.decode()
+    body = svg.partition("*{stroke-linejoin")[2]
+    assert "prefers-color-scheme:dark" in svg
+    assert "var(--ink)" in body
+    assert INK not in body
+    assert LINE not in body
+
+
+def test_a_picture_is_drawn_the_same_again(drawn: dict[str, Picture]) -> None:
+    assert epsilon_picture(figures.rounds(), PRIVACY) == drawn["epsilon"]
+
+
+def test_both_baselines_stand_beside_the_accuracy(drawn: dict[str, Picture]) -> None:
+    said = words(drawn["learning"])
+    assert "without protection 95.8%" in said
+    assert "centralised 96.4%" in said
+
+
+def test_the_curve_ends_with_the_final_evaluation(drawn: dict[str, Picture]) -> None:
+    assert "90.4%" in words(drawn["learning"])
+
+
+def test_sites_that_spent_alike_share_a_line(drawn: dict[str, Picture]) -> None:
+    assert "site-01, site-02, site-03: 7.998" in words(drawn["epsilon"])
+
+
+def test_a_site_that_spent_otherwise_has_its_own_line() -> None:
+    rounds = figures.rounds()
+    rounds[-1]["epsilon"]["site-02"] = 9.0
+    picture = epsilon_picture(rounds, PRIVACY)
+    assert picture is not None
+    assert "site-02: 9.000" in words(picture)
+
+
+def test_the_kill_and_the_time_without_a_leader_are_marked(
+    drawn: dict[str, Picture],
+) -> None:
+    said = words(drawn["timeline"])
+    assert "SIGKILL" in said
+    assert "no leader 3.4 s" in said
+
+
+def test_a_picture_is_told_in_words(drawn: dict[str, Picture]) -> None:
+    assert (
+        "agg-1 led term 1 from 0.4 s to 8.0 s and was killed" in drawn["timeline"].alt
+    )
+
+
+def test_without_metrics_there_is_no_curve() -> None:
+    hidden = [{**row, "loss": None, "accuracy": None} for row in figures.rounds()]
+    assert learning_picture(hidden, figures.summary(final={})) is None
+
+
+def test_without_privacy_there_is_no_epsilon() -> None:
+    open_rounds = [{**row, "epsilon": {}} for row in figures.rounds()]
+    assert epsilon_picture(open_rounds, PRIVACY) is None
+
+
+def test_without_a_leader_there_is_no_timeline() -> None:
+    assert timeline_picture([], []) is None
+
+
+def test_a_reign_ends_with_a_kill() -> None:
+    assert reigns(figures.timeline(), 24.0) == [
+        Reign("agg-1", 1, 0.4, 8.0, killed=True),
+        Reign("agg-2", 2, 11.42, 24.0, killed=False),
+    ]
+
+
+def test_a_reign_ends_with_a_lost_lease() -> None:
+    marks = [
+        {"at": 0.0, "event": "leader", "name": "agg-1", "term": 1},
+        {"at": 1.0, "event": "lost", "name": "agg-2", "term": 0},
+        {"at": 2.0, "event": "lost", "name": "agg-1", "term": 1},
+    ]
+    assert reigns(marks, 9.0) == [Reign("agg-1", 1, 0.0, 2.0, killed=False)]

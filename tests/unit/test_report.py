@@ -1,0 +1,145 @@
+"""What a run leaves to read."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsecure.report import report_page, write_report
+from tests.fakes import figures
+
+VOID = {"meta", "img"}
+
+
+class Outline(HTMLParser):
+    """Reads a page and keeps what tests ask about; fails on a tag left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.alts: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        values = {name: value or "" for name, value in attrs}
+        self.links += [values[n] for n in ("src", "href") if n in values]
+        if tag == "img":
+            self.alts.append(values.get("alt", ""))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page(**changes: Any) -> str:
+    return report_page(figures.summary(**changes), figures.rounds(), {})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("run")
+    write_report(made, figures.summary(), figures.rounds(), figures.timeline())
+    return made
+
+
+@pytest.fixture(scope="module")
+def outline(folder: Path) -> Outline:
+    reader = Outline()
+    reader.feed((folder / "report.html").read_text(encoding="utf-8"))
+    reader.close()
+    return reader
+
+
+def test_a_run_leaves_its_page_its_figures_and_its_pictures(folder: Path) -> None:
+    assert {p.name for p in folder.iterdir()} == {
+        "summary.json",
+        "metrics.jsonl",
+        "report.html",
+        "learning.png",
+        "epsilon.png",
+        "timeline.png",
+    }
+
+
+def test_summary_json_is_the_summary(folder: Path) -> None:
+    assert json.loads((folder / "summary.json").read_text()) == figures.summary()
+
+
+def test_metrics_hold_one_line_a_round(folder: Path) -> None:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_page_asks_no_other_machine(outline: Outline) -> None:
+    assert outline.links
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in outline.links)
+
+
+def test_the_page_holds_no_script(outline: Outline) -> None:
+    assert "script" not in outline.tags
+
+
+def test_every_tag_is_closed(outline: Outline) -> None:
+    assert outline.open == []
+
+
+def test_every_picture_is_told_in_words(outline: Outline) -> None:
+    assert len(outline.alts) == 3
+    assert all(outline.alts)
+
+
+def test_a_round_that_diverged_leaves_null_and_no_nan(tmp_path: Path) -> None:
+    write_report(
+        tmp_path, figures.summary(final={"accuracy": 0.1, "loss": math.inf}), [], []
+    )
+    assert json.loads((tmp_path / "summary.json").read_text())["final"]["loss"] is None
+
+
+def test_names_from_outside_are_escaped() -> None:
+    assert "<b>x" not in page(scheme="<b>x", notes=["<b>x"], ledgers={"<b>x": 1})
+
+
+def test_the_verdict_says_that_nothing_was_lost() -> None:
+    said = page()
+    assert "6 of 6 rounds were completed; the leader changed once" in said
+    assert "no completed round and no accepted update was lost" in said
+
+
+def test_the_verdict_says_what_was_lost() -> None:
+    said = page(rounds_lost=1, updates_lost=2)
+    assert "1 completed rounds and 2 accepted updates were LOST" in said
+
+
+def test_a_broken_ledger_is_the_first_thing_seen() -> None:
+    said = page(ledgers_verified=False)
+    assert ">BROKEN<" in said
+    assert ">verified<" not in said
+
+
+def test_a_run_without_privacy_says_so() -> None:
+    privacy = {"mode": "none", "delta": 1e-5, "per_site": {}}
+    assert "made no promise of differential privacy" in page(privacy=privacy)
+
+
+def test_metrics_that_stayed_at_the_sites_are_not_shown() -> None:
+    hidden = [{**row, "loss": None, "accuracy": None} for row in figures.rounds()]
+    final = {"accuracy": None, "loss": None}
+    said = report_page(figures.summary(final=final), hidden, {"learning": None})
+    assert "No metrics left the sites" in said
+
+
+def test_every_site_has_its_own_line_of_epsilon() -> None:
+    rows = re.findall(r"<td>(site-\d+)</td><td class=number>7.998</td>", page())
+    assert rows == list(figures.SITES)
+
+
+def test_many_sites_are_counted_in_the_table_of_rounds() -> None:
+    crowd = [{**figures.rounds()[0], "participants": [f"s{i}" for i in range(40)]}]
+    assert "<td>40 sites</td>" in report_page(figures.summary(), crowd, {})

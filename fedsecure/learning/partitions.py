@@ -126,6 +126,12 @@ def _check_possible(labels: Labels, how: Partition) -> None:
             f"{how.min_partition_size} each: lower federation.sites or "
             "data.min_partition_size"
         )
+    shards = how.sites * how.labels_per_site
+    if how.kind == "shards" and len(labels) < shards:
+        raise DataError(
+            f"{len(labels)} rows cannot be cut in {shards} shards: lower "
+            "federation.sites or data.labels_per_site"
+        )
     if how.kind in {"dirichlet", "shards"} and labels.dtype.kind == "f":
         raise DataError(
             f"data.partition={how.kind} shares out classes, and the target is a "

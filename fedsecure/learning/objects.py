@@ -1,10 +1,13 @@
 """A user's own data set or model, named ``package.module:function`` locally."""
 
 import importlib
+import re
 from collections.abc import Callable
 from typing import Any
 
 from fedsecure.errors import ConfigurationError
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def importable(name: str, option: str) -> Callable[..., Any]:
@@ -24,19 +27,20 @@ def importable(name: str, option: str) -> Callable[..., Any]:
     ConfigurationError
         Malformed name, no such module or function, or something not callable.
     """
-    module, _, function = name.partition(":")
-    if not module or not function:
+    if not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"{option}={name!r}, must read package.module:function"
         )
+    module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as missing:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as bad:
+        # The edge to a user's module: importing it runs its code.
         raise ConfigurationError(
-            f"{option}={name!r} cannot be imported: {missing}; is it installed in this "
-            "environment?"
-        ) from missing
+            f"{option}={name}: importing {module} raised {type(bad).__name__}: {bad}; "
+            "is it installed in this environment?"
+        ) from bad
     if not callable(found):
-        raise ConfigurationError(f"{option}={name!r} is no function")
-    checked: Callable[..., Any] = found
-    return checked
+        raise ConfigurationError(f"{option}={name}: {module} has no such function")
+    function: Callable[..., Any] = found
+    return function

@@ -9,7 +9,7 @@ from fedsecure.errors import ConfigurationError
 from fedsecure.learning.partitions import Partition
 from fedsecure.trainer import JSON
 
-NAMES = ("digits", "breast_cancer", "object")
+NAMES = ("digits", "breast_cancer", "csv", "object")
 TASKS = ("classification", "regression")
 
 

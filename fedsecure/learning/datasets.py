@@ -19,6 +19,7 @@ from fedsecure.learning.objects import importable
 from fedsecure.learning.partitions import partition
 from fedsecure.learning.sitedata import Features, SiteData, pool
 from fedsecure.learning.split import Problem, divide
+from fedsecure.learning.tables import load_table
 from fedsecure.trainer import JSON
 
 __all__ = ["SiteData", "load_pooled", "load_site"]
@@ -60,6 +61,8 @@ def load_site(config: Mapping[str, JSON], index: int, sites: int) -> SiteData:
     if not 0 <= index < sites:
         raise ConfigurationError(f"site {index} of {sites}: must be 0 to {sites - 1}")
     checked = DataConfig.read(config)
+    if checked.name == "csv":
+        return load_table(checked, index, sites)
     if checked.name == "object":
         return _own(checked, index, sites)
     return _embedded(checked, index, sites)

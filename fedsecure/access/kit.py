@@ -39,7 +39,7 @@ _AGGREGATOR_KEYS = {"signing.key", "box.key", "tls.key"}
 _NEEDED = {
     Role.SITE: ("ca.crt", "supernode.key", "supernode.pub"),
     Role.AGGREGATOR: ("ca.crt", "tls.crt", "tls.key"),
-    Role.OPERATOR: ("ca.crt",),
+    Role.OPERATOR: ("ca.crt", "tls.crt", "tls.key"),
 }
 _OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

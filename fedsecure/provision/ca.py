@@ -9,7 +9,7 @@ never sees an encryption key (TRUST.md section 3).
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -37,10 +37,7 @@ class Authority:
     """A certificate authority with its private key; never printed."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    def __repr__(self) -> str:
-        return f"Authority({self.certificate.subject.rfc4514_string()})"
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
 
     def pem(self, passphrase: bytes | None = None) -> tuple[bytes, bytes]:
         """Return certificate and private key as PEM; the key for mode 0600 only."""
@@ -130,6 +127,22 @@ def issue_person(
     return _leaf(authority, [], member, ExtendedKeyUsageOID.CLIENT_AUTH, now)
 
 
+def renew_chain(authority: Authority, certificate: bytes, now: datetime) -> bytes:
+    """Return a new chain for the same key, names and use as an old certificate.
+
+    Raises
+    ------
+    KitError
+        It cannot be read, or its key is none of ours.
+    """
+    old = _load(certificate, "tls.crt")[0]
+    key = old.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise KitError("tls.crt holds a key this authority does not issue")
+    (purpose,) = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    return _chain(authority, key, [*_alternatives(old)], purpose, now)
+
+
 def make_supernode_key() -> tuple[bytes, str]:
     """Return a P-384 key for Flower's node authentication: private PEM, OpenSSH public.
 
@@ -152,8 +165,7 @@ def days_left(certificate: bytes, now: datetime) -> float:
 
     Negative once one has. KitError if it cannot be read.
     """
-    chain = _load(certificate, "certificate")
-    until = min(found.not_valid_after_utc for found in chain)
+    until = min(c.not_valid_after_utc for c in _load(certificate, "certificate"))
     return (until - now).total_seconds() / 86400
 
 
@@ -177,6 +189,7 @@ def check_certificate(
         Expired, not valid yet, for another host, or of another federation.
     """
     leaf, *rest = _load(certificate, "tls.crt")
+    host = host.strip("[]")  # an IPv6 host as an address has it
     _check_dates([leaf, *rest], now)
     _check_host(leaf, host)
     try:
@@ -261,22 +274,20 @@ def _alternative(name: str) -> x509.IPAddress | x509.DNSName:
         return x509.DNSName(name)
 
 
+def common_name(name: x509.Name) -> str:
+    """Return the common name of a subject or issuer."""
+    (found,) = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found.value)
+
+
 def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def _usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    # RFC 5280 section 4.2.1.3: bit 0 signs handshakes, 5 and 6 sign certificates, CRLs.
+    off = (False,) * 4
+    return x509.KeyUsage(not authority, *off, authority, authority, *off[:2])
 
 
 def _authority(
@@ -289,7 +300,7 @@ def _authority(
     signer = key if parent is None else parent.key
     days, depth = (ROOT_DAYS, 1) if parent is None else (ISSUING_DAYS, 0)
     return (
-        _builder(subject, key, parent, now, days)
+        _builder(subject, key.public_key(), parent, now, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=depth), critical=True)
         .add_extension(_usage(authority=True), critical=True)
         .sign(signer, hashes.SHA384())
@@ -304,8 +315,20 @@ def _leaf(
     now: datetime,
 ) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = _subject(member.rsplit(":", 1)[-1])
     names = [*hosts, x509.UniformResourceIdentifier(member)]
+    chain = _chain(authority, key.public_key(), names, purpose, now)
+    return chain, _private_pem(key, None)
+
+
+def _chain(
+    authority: Authority,
+    key: ec.EllipticCurvePublicKey,
+    names: Sequence[x509.GeneralName],
+    purpose: ObjectIdentifier,
+    now: datetime,
+) -> bytes:
+    member = [n.value for n in names if isinstance(n, x509.UniformResourceIdentifier)]
+    subject = _subject(member[0].rsplit(":", 1)[-1])
     certificate = (
         _builder(subject, key, authority, now, LEAF_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -314,25 +337,25 @@ def _leaf(
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .sign(authority.key, hashes.SHA384())
     )
-    return _pem(certificate) + _pem(authority.certificate), _private_pem(key, None)
+    return _pem(certificate) + _pem(authority.certificate)
 
 
 def _builder(
     subject: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePublicKey,
     parent: Authority | None,
     now: datetime,
     days: int,
 ) -> x509.CertificateBuilder:
     issuer = subject if parent is None else parent.certificate.subject
-    signer = key if parent is None else parent.key
-    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    above = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    signer = key if parent is None else parent.key.public_key()
+    own = x509.SubjectKeyIdentifier.from_public_key(key)
+    above = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATED)
         .not_valid_after(now + timedelta(days=days))
@@ -370,10 +393,12 @@ def _load_private(pem: bytes, passphrase: bytes | None) -> object:
         raise KitError(
             "the authority's keys are encrypted: pass the file with the passphrase"
         )
-    try:
-        return serialization.load_pem_private_key(
-            pem, passphrase if encrypted else None
+    if passphrase and not encrypted:
+        raise KitError(
+            "the authority's keys are not encrypted: leave the passphrase out"
         )
+    try:
+        return serialization.load_pem_private_key(pem, passphrase)
     except (ValueError, TypeError) as bad:
         reason = "the passphrase is wrong" if encrypted else "it is no PEM private key"
         raise KitError(f"the authority's key cannot be read: {reason}") from bad

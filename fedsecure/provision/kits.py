@@ -1,24 +1,21 @@
-"""One start-up kit per member, made offline; again with one more member changes no other.
+"""One start-up kit per member, made offline; one member more changes no other kit.
 
-Layout of OUT: ``ca/`` (the authority, stays here), ``roster.json`` (the newest roster),
-and a folder a member. A kit keeps the roster it was made with; a newer one goes beside
-it into ``roster.d/``, so adding a site touches no byte of an existing kit.
+Layout of OUT: ``ca/`` (the authority, stays here), ``roster.json`` (the newest roster)
+and a folder a member. A kit keeps the roster it was made with, byte for byte; the newer
+one is copied into the ``roster.d/`` of each kit where it is used (`access.kit`).
+
+All new kits and the new roster are built in ``.building``, which becomes ``.ready`` in
+one rename. A crash before it leaves nothing; after it, the next call finishes the move.
 """
 
+import contextlib
 import json
-import os
-import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from io import StringIO
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from fedsecure.access.policy import LABEL
 from fedsecure.access.roster import (
     MAX_BYTES,
     Member,
@@ -27,53 +24,31 @@ from fedsecure.access.roster import (
     federation_id,
     read_roster,
 )
-from fedsecure.errors import ConfigurationError
+from fedsecure.disk import SystemDisk
+from fedsecure.errors import ConfigurationError, NotFound, VerificationError
 from fedsecure.keys import BoxKey, SigningKey
 from fedsecure.provision.ca import (
-    Authority,
     issue,
-    make_authority,
+    issue_person,
     make_supernode_key,
-    read_authority,
+    member_of,
+    renew_chain,
+)
+from fedsecure.provision.description import Wanted, read_description
+from fedsecure.provision.office import Office, open_office, sync_folder
+from fedsecure.provision.steward import (
+    DEMO_RULES,
+    make_steward,
+    replace_file,
+    sign_policy,
+    write_policy,
 )
 
+__all__ = ["Provisioned", "provision", "renew", "revoke", "sign_policy", "write_policy"]
+
 ROSTER_DAYS = 366  # handed out by hand: longer than the 24 h of a roster on line
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
-_GROUPS = {
-    "aggregators": (Role.AGGREGATOR, {"name", "host", "port", "organisation"}),
-    "sites": (Role.SITE, {"name", "organisation"}),
-    "operators": (Role.OPERATOR, {"name", "organisation"}),
-}
-_NOTE = """\
-# What this site lets a run do; anything else is refused, whatever a server asks. The
-# steward reviews and edits it, then signs it again: fedsecure policy sign KIT
-"""
-_RULES: dict[str, object] = {
-    "id": "demo",
-    "datasets": ["digits", "breast-cancer", "csv", "object"],
-    "schemes": ["bfv"],
-    "privacy": {
-        "modes": ["none", "example_local"],
-        "min_noise_multiplier": 0.3,
-        "max_epsilon": 10.0,
-        "delta": 1e-5,
-        "max_sample_rate": 1.0,
-    },
-    "update": {"max_bytes": 1_000_000_000, "max_l2_norm": 1000.0},
-    "runs": {"max_rounds": 1000},
-    "metrics": "plain",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A member as ``federation.yaml`` asks for it."""
-
-    name: str
-    role: Role
-    organisation: str
-    host: str
-    port: int
+_RENEWED_BEFORE = timedelta(days=30)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the inner legs of TRUST.md section 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,176 +59,208 @@ class Provisioned:
     roster: Roster
 
 
-def provision(description: Path, out: Path, now: datetime) -> Provisioned:
-    """Make the kits that are missing.
+def provision(
+    description: Path, out: Path, now: datetime, passphrase: bytes | None = None
+) -> Provisioned:
+    """Make the kits that are missing, and a new roster if one is due.
+
+    Running it again on the same description changes no byte.
+
+    Parameters
+    ----------
+    now : datetime
+        UTC.
+    passphrase : bytes, optional
+        Encrypts the authority's keys, and opens them later.
 
     Raises
     ------
     ConfigurationError
-        The description cannot be read or asks for something impossible, or a member
-        changed role or address; nothing was made.
+        The description cannot be read or asks for something impossible, a member
+        changed, left or was revoked, or the authority is not there; no kit was made.
     """
     name, wanted = read_description(description)
-    root, authority, before = _authority(name, out, now)
-    known = {} if before is None else dict(before.members)
-    _refuse_changes(known, wanted)
-    fresh = [member for member in wanted if member.name not in known]
-    if not fresh and before is not None:
-        return Provisioned((), before)
-    building = out / ".building"
-    shutil.rmtree(building, ignore_errors=True)
-    federation = federation_id(root.public)
-    for member in fresh:
-        known[member.name] = _build(building, member, authority, federation, now)
-    version = 1 if before is None else before.version + 1
-    until = (now + timedelta(days=ROSTER_DAYS)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    roster = Roster(federation, version, known, until)
-    _publish(out, building, fresh, roster.signed(root))
-    return Provisioned(tuple(m.name for m in fresh), roster)
+    with _opened(out, name, now, passphrase) as (office, before):
+        known = {} if before is None else dict(before.members)
+        if before is not None:
+            _refuse_changes(before, wanted)
+        fresh = [member for member in wanted if member.name not in known]
+        _refuse_strays(out, fresh)
+        due = before is None or before.expires <= _text(now + _RENEWED_BEFORE)
+        if before is not None and not fresh and not due:
+            return Provisioned((), before)
+        building = _empty(out / ".building")
+        federation = federation_id(office.roster_key.public)
+        for member in fresh:
+            folder = building / member.name
+            known[member.name] = _build(folder, member, office, federation, now)
+        revoked = frozenset[str]() if before is None else before.revoked
+        roster = _next(before, federation, known, revoked, now)
+        _publish(out, building, fresh, roster.signed(office.roster_key))
+        return Provisioned(tuple(m.name for m in fresh), roster)
 
 
-def read_description(path: Path) -> tuple[str, list[Wanted]]:
-    """Return a federation's name and members from ``federation.yaml``.
+def revoke(
+    name: str, out: Path, now: datetime, passphrase: bytes | None = None
+) -> Provisioned:
+    """Issue the next roster, in which a member takes no part any more.
+
+    It counts where it is handed out: copy ``roster.json`` into every kit's
+    ``roster.d/``, the aggregators' first.
 
     Raises
     ------
     ConfigurationError
-        Not readable, an unknown or missing field, a bad name, or a name twice.
+        Nothing was provisioned in `out`, or it has no such member.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        fields = YAML(typ="safe", pure=True).load(StringIO(text))
-    except (OSError, YAMLError, UnicodeDecodeError) as bad:
-        raise ConfigurationError(f"{path} cannot be read: {bad}") from bad
-    if not isinstance(fields, dict) or not set(fields) <= {"name", *_GROUPS}:
-        raise ConfigurationError(f"{path}: expected name, {', '.join(_GROUPS)}")
-    wanted = [
-        _wanted(row, *_GROUPS[group], where=f"{path}: {group}")
-        for group in _GROUPS
-        for row in fields.get(group) or []
-    ]
-    names = [member.name for member in wanted]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise ConfigurationError(f"{path}: members named twice: {', '.join(twice)}")
-    for role in (Role.AGGREGATOR, Role.SITE):
-        if not any(member.role == role for member in wanted):
-            raise ConfigurationError(f"{path}: at least one {role} is needed")
-    return _checked_name(str(fields.get("name")), path), wanted
+    with _opened(out, None, now, passphrase) as (office, before):
+        if before is None or name not in before.members:
+            raise ConfigurationError(f"{out}: no member {name!r} to revoke")
+        if name in before.revoked:
+            return Provisioned((), before)
+        revoked = before.revoked | {name}
+        roster = _next(before, before.federation, before.members, revoked, now)
+        building = _empty(out / ".building")
+        _publish(out, building, [], roster.signed(office.roster_key))
+        return Provisioned((), roster)
 
 
-def sign_policy(kit: Path) -> None:
-    """Sign a site's ``policy.yaml`` with the steward's key in its kit."""
-    key = SigningKey.from_bytes((kit / "steward.key").read_bytes())
-    text = (kit / "policy.yaml").read_bytes()
-    (kit / "policy.yaml.sig").write_bytes(key.sign(LABEL + text))
+def renew(name: str, out: Path, now: datetime, passphrase: bytes | None = None) -> Path:
+    """Renew the certificate of one kit; return the file to hand out.
 
+    Its key stays, so no secret travels again: copy the one file into the kit in use.
 
-def write_policy(
-    kit: Path, rules: Sequence[Mapping[str, object]], site: str, now: datetime
-) -> None:
-    """Write and sign a site's policy: valid a year, these projects, nothing else."""
-    until = now.replace(year=now.year + 1, day=1).strftime("%Y-%m-%dT%H:%M:%SZ")
-    policy = {
-        "format": 1,
-        "site": site,
-        "valid_until": until,
-        "default": "deny",
-        "projects": [dict(rule) for rule in rules],
-    }
-    yaml, text = YAML(typ="safe"), StringIO()
-    yaml.default_flow_style = False
-    yaml.dump(policy, text)
-    _write(kit / "policy.yaml", (_NOTE + text.getvalue()).encode())
-    sign_policy(kit)
-
-
-def _wanted(row: object, role: Role, fields: set[str], where: str) -> Wanted:
-    if not isinstance(row, Mapping) or set(row) != fields:
-        raise ConfigurationError(f"{where}: each needs {', '.join(sorted(fields))}")
-    name, port = _checked_name(str(row["name"]), where), row.get("port", 0)
-    if not isinstance(port, int) or not 0 <= port < 65536:
-        raise ConfigurationError(f"{where}: {name}: port={port!r}, must be 1 to 65535")
-    host, organisation = str(row.get("host", "")), str(row["organisation"])
-    return Wanted(name, role, organisation, host, port)
-
-
-def _checked_name(name: str, where: object) -> str:
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"{where}: name {name!r}: use a-z, 0-9 and '-', at most 15 characters"
-        )
-    return name
-
-
-def _authority(
-    name: str, out: Path, now: datetime
-) -> tuple[SigningKey, Authority, Roster | None]:
-    folder = out / "ca"
-    if folder.is_dir():
-        root = SigningKey.from_bytes((folder / "roster.key").read_bytes())
-        pems = ((folder / n).read_bytes() for n in ("ca.crt", "ca.key"))
-        data = (out / "roster.json").read_bytes()[:MAX_BYTES]
-        return (
-            root,
-            read_authority(*pems),
-            read_roster(data, federation_id(root.public)),
-        )
-    root, authority = SigningKey.generate(), make_authority(name, now)
-    certificate, key = authority.pem()
-    made = out / ".ca"
-    shutil.rmtree(made, ignore_errors=True)
-    _write(made / "roster.key", root.to_bytes())
-    _write(made / "ca.crt", certificate)
-    _write(made / "ca.key", key)
-    made.rename(folder)
-    return root, authority, None
-
-
-def _refuse_changes(known: Mapping[str, Member], wanted: list[Wanted]) -> None:
-    for member in wanted:
-        before = known.get(member.name)
-        if before is None:
-            continue
-        address = f"{member.host}:{member.port}" if member.host else ""
-        if (before.role, before.address) != (member.role, address):
+    Raises
+    ------
+    ConfigurationError
+        No such kit in `out`, a kit without a certificate, or a revoked member.
+    """
+    with _opened(out, None, now, passphrase) as (office, roster):
+        path = out / name / "tls.crt"
+        if roster is None or name not in roster.members or not path.is_file():
             raise ConfigurationError(
-                f"{member.name} is a {before.role} at {before.address or 'no address'} "
-                "in the roster: give a changed member a new name"
+                f"{path} is not there: only aggregators and operators have a "
+                "certificate to renew"
+            )
+        if name in roster.revoked:
+            raise ConfigurationError(f"{name} is revoked in roster {roster.version}")
+        old = path.read_bytes()
+        role = roster.members[name].role
+        if member_of(old) != _urn(roster.federation, role, name):
+            raise ConfigurationError(f"{path} is the certificate of {member_of(old)}")
+        replace_file(path, renew_chain(office.issuing, old, now))
+        return path
+
+
+@contextlib.contextmanager
+def _opened(
+    out: Path, name: str | None, now: datetime, passphrase: bytes | None
+) -> Iterator[tuple[Office, Roster | None]]:
+    """Hold OUT for one change at a time, with what an earlier one left finished."""
+    lock = SystemDisk().lock(out / ".lock")
+    try:
+        _finish(out)
+        office = open_office(out, name, now, passphrase)
+        yield office, _newest(out, federation_id(office.roster_key.public))
+    finally:
+        lock.release()
+
+
+def _newest(out: Path, federation: str) -> Roster | None:
+    path = out / "roster.json"
+    try:
+        return read_roster(SystemDisk().read(path, MAX_BYTES), federation)
+    except NotFound:
+        kits = sorted(p.parent.name for p in out.glob("*/kit.json"))
+        if not kits:
+            return None
+        raise ConfigurationError(
+            f"{path} is missing although there are kits ({', '.join(kits)}): bring the "
+            "newest one back, or versions would start again at 1"
+        ) from None
+    except VerificationError as bad:
+        raise ConfigurationError(f"{path}: {bad}") from bad
+
+
+def _next(
+    before: Roster | None,
+    federation: str,
+    members: Mapping[str, Member],
+    revoked: frozenset[str],
+    now: datetime,
+) -> Roster:
+    version = 1 if before is None else before.version + 1
+    until = _text(now + timedelta(days=ROSTER_DAYS))
+    return Roster(federation, version, members, until, revoked)
+
+
+def _refuse_changes(before: Roster, wanted: Sequence[Wanted]) -> None:
+    asked = {member.name: member for member in wanted}
+    for name, member in before.members.items():
+        now = asked.get(name)
+        if name in before.revoked:
+            if now is not None:
+                raise ConfigurationError(
+                    f"{name} was revoked and stays so: give the member a new name"
+                )
+        elif now is None:
+            raise ConfigurationError(
+                f"{member.role} {name} has a kit but is no longer in the description: "
+                "put it back, or revoke it first"
+            )
+        elif (now.role, now.address, now.organisation) != (
+            member.role,
+            member.address,
+            member.organisation,
+        ):
+            raise ConfigurationError(
+                f"{name} is a {member.role} of {member.organisation!r} at "
+                f"{member.address or 'no address'} in the roster: give a changed one "
+                "a new name"
             )
 
 
+def _refuse_strays(out: Path, fresh: Sequence[Wanted]) -> None:
+    found = [member.name for member in fresh if (out / member.name).exists()]
+    if found:
+        raise ConfigurationError(
+            f"{out} already has {', '.join(found)}, which the roster does not know: "
+            "move it away"
+        )
+
+
 def _build(
-    building: Path, member: Wanted, authority: Authority, federation: str, now: datetime
+    folder: Path, member: Wanted, office: Office, federation: str, now: datetime
 ) -> Member:
-    folder = building / member.name
-    signing, box = SigningKey.generate(), BoxKey.generate()
+    """Write one kit's files, the roster excepted; return its row of the roster."""
+    disk, signing, box = SystemDisk(), SigningKey.generate(), BoxKey.generate()
     facts = {
         "format": 1,
         "federation": federation,
         "name": member.name,
         "role": str(member.role),
-        "origin": "central",
+        "origin": "central",  # its keys were made here, not at the member
     }
-    _write(folder / "kit.json", json.dumps(facts, indent=1).encode())
-    _write(folder / "signing.key", signing.to_bytes())
-    _write(folder / "box.key", box.to_bytes())
-    _write(folder / "ca.crt", authority.pem()[0])
-    supernode, address = "", ""
+    disk.write_once(folder / "kit.json", json.dumps(facts, indent=1).encode())
+    disk.write_once(folder / "signing.key", signing.to_bytes())
+    disk.write_once(folder / "box.key", box.to_bytes())
+    disk.write_once(folder / "ca.crt", office.root)
+    supernode = ""
     if member.role == Role.SITE:
         private, supernode = make_supernode_key()
-        _write(folder / "supernode.key", private)
-        _write(folder / "supernode.pub", supernode.encode())
-        steward = SigningKey.generate()
-        _write(folder / "steward.key", steward.to_bytes())
-        _write(folder / "steward.pub", steward.public.raw)
-        write_policy(folder, [_RULES], member.name, now)
-    if member.role == Role.AGGREGATOR:
-        urn = f"urn:fedsecure:{federation[:16]}:aggregator:{member.name}"
-        certificate, key = issue(authority, [member.host], urn, now)
-        _write(folder / "tls.crt", certificate)
-        _write(folder / "tls.key", key)
-        address = f"{member.host}:{member.port}"
+        disk.write_once(folder / "supernode.key", private)
+        disk.write_once(folder / "supernode.pub", supernode.encode())
+        make_steward(folder)
+        write_policy(folder, [DEMO_RULES], member.name, now)
+    else:
+        urn = _urn(federation, member.role, member.name)
+        if member.role == Role.AGGREGATOR:
+            names = (member.host, *_LOOPBACK)
+            certificate, key = issue(office.issuing, names, urn, now)
+        else:
+            certificate, key = issue_person(office.issuing, urn, now)
+        disk.write_once(folder / "tls.crt", certificate)
+        disk.write_once(folder / "tls.key", key)
     return Member(
         member.name,
         member.role,
@@ -261,22 +268,42 @@ def _build(
         signing.public,
         box.public,
         supernode,
-        address,
+        member.address,
     )
 
 
-def _publish(out: Path, building: Path, fresh: list[Wanted], roster: bytes) -> None:
-    """Put the roster into each new kit, move the kits in, then the newest roster."""
+def _publish(out: Path, building: Path, fresh: Sequence[Wanted], roster: bytes) -> None:
+    disk = SystemDisk()
     for member in fresh:
-        _write(building / member.name / "roster.json", roster)
-        (building / member.name).rename(out / member.name)
-    building.rmdir()
-    _write(out / ".roster", roster)
-    (out / ".roster").replace(out / "roster.json")
+        disk.write_once(building / member.name / "roster.json", roster)
+    disk.write_once(building / "roster.json", roster)
+    building.rename(out / ".ready")
+    sync_folder(out)
+    _finish(out)
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+def _finish(out: Path) -> None:
+    """Move what is ready into its place, the roster last; may be repeated."""
+    ready = out / ".ready"
+    if not ready.is_dir():
+        return
+    for kit in sorted(path for path in ready.iterdir() if path.is_dir()):
+        kit.rename(out / kit.name)
+    if (ready / "roster.json").exists():
+        (ready / "roster.json").replace(out / "roster.json")
+    sync_folder(out)
+    ready.rmdir()
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def _urn(federation: str, role: Role, name: str) -> str:
+    return f"urn:fedsecure:{federation}:{role}:{name}"
+
+
+def _text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -192,7 +192,7 @@ def test_another_kind_of_key_is_no_roster_key() -> None:
 
 
 def test_an_authority_is_printed_without_its_key() -> None:
-    assert repr(_pair()[0]) == "Authority(CN=heart root)"
+    assert "key" not in repr(_pair()[0])
 
 
 def test_openssl_accepts_the_chain_and_the_host(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def issue(
     KitError
         A name that is neither a host name nor an address.
     """
-    hosts = [_alternative(name) for name in dict.fromkeys(names)]
+    hosts = [host_of(name) for name in dict.fromkeys(names)]
     return _leaf(authority, hosts, member, ExtendedKeyUsageOID.SERVER_AUTH, now)
 
 
@@ -193,7 +193,7 @@ def check_certificate(
     _check_dates([leaf, *rest], now)
     _check_host(leaf, host)
     try:
-        _policy(root, now).build_server_verifier(_alternative(host)).verify(leaf, rest)
+        _policy(root, now).build_server_verifier(host_of(host)).verify(leaf, rest)
     except VerificationError as bad:
         raise _foreign(leaf, bad) from bad
 
@@ -212,11 +212,6 @@ def check_person(certificate: bytes, root: bytes, now: datetime) -> None:
         _policy(root, now).build_client_verifier().verify(leaf, rest)
     except VerificationError as bad:
         raise _foreign(leaf, bad) from bad
-
-
-def check_host(host: str) -> None:
-    """Return only if `host` is a host name or an address; KitError otherwise."""
-    _alternative(host)
 
 
 def _policy(root: bytes, now: datetime) -> PolicyBuilder:
@@ -263,7 +258,8 @@ def _alternatives(leaf: x509.Certificate) -> x509.SubjectAlternativeName:
         raise KitError("the certificate names no host and no member") from missing
 
 
-def _alternative(name: str) -> x509.IPAddress | x509.DNSName:
+def host_of(name: str) -> x509.IPAddress | x509.DNSName:
+    """Return a host name or an address as certificates have it; KitError if neither."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

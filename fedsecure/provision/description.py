@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from fedsecure.access.roster import Role
 from fedsecure.errors import ConfigurationError
-from fedsecure.provision.ca import check_host
+from fedsecure.provision.ca import host_of
 
 MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,14}")
@@ -107,7 +107,7 @@ def _address(fields: Mapping[str, object], where: str) -> tuple[str, str]:
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
         raise ConfigurationError(f"{where}.port={port!r}, must be 1 to 65535")
     try:
-        check_host(host)
+        host_of(host)
     except ConfigurationError as bad:
         raise ConfigurationError(f"{where}: {bad}") from bad
     return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -137,7 +137,7 @@ def test_bytes_that_are_no_certificate_are_a_kit_error(bad: bytes) -> None:
 )
 def test_a_host_that_is_none_is_refused(host: str) -> None:
     with pytest.raises(KitError, match="must be a host name"):
-        ca.check_host(host)
+        ca.host_of(host)
 
 
 def test_root_and_issuing_are_p384_and_leaves_p256() -> None:

@@ -1,0 +1,71 @@
+# The two commands of the README are `make demo` and `make test`; both set up .venv first.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SLOW := integration or chaos or fuzz or reproduction or gpu or ray
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help install demo test check format contract simulation integration fuzz gpu docs lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 needed: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing what constraints.txt pins into .venv (once; a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[site,data,dev]'
+	@touch $@
+
+install: $(INSTALLED) ## make .venv with everything that is pinned
+
+demo: $(INSTALLED) ## a federation of real processes that loses its leader and finishes
+	@$(BIN)/fedsecure demo
+
+test: $(INSTALLED) ## all checks, as CI runs them
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache > .venv/contracts.txt || { cat .venv/contracts.txt; exit 1; }
+	@$(BIN)/pytest -q -n 2 -m 'not ($(SLOW))'
+	@$(BIN)/pytest -q -p no:randomly -m integration
+
+check: $(INSTALLED) ## before a commit: linters, types, import contracts, unit tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest -q -n 2 -m 'not ($(SLOW))' tests/unit
+
+format: $(INSTALLED) ## lay the code out
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+contract: $(INSTALLED) ## one suite per socket, over every plug
+	@$(BIN)/pytest -q tests/contract
+
+simulation: $(INSTALLED) ## crashes after every durable step, in memory
+	@$(BIN)/pytest -q tests/simulation
+
+integration: $(INSTALLED) ## real processes on loopback, SIGKILL and SIGSTOP
+	@$(BIN)/pytest -q -p no:randomly -m integration
+
+fuzz: $(INSTALLED) ## every property test, long and with new examples each time
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q -m hypothesis --timeout 3600
+
+gpu: $(INSTALLED) ## the tests that need a CUDA device; they skip without one
+	@$(BIN)/pytest -q -m gpu
+
+docs: $(INSTALLED) ## write docs/house.md from the tree
+	@$(BIN)/python docs/house.py
+
+lock: $(INSTALLED) ## write constraints.txt from what .venv holds
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//; s/+cu[0-9]*$$//' > constraints.txt
+
+clean: ## remove .venv, caches and build outputs; runs/ stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -77,7 +77,8 @@ def draft(files: Sequence[CsvFile], config: DataConfig) -> str:
     seen = [Seen(name, classes if name == target else _MANY) for name in header]
     for file in files:
         _look(file, seen, config)
-    blocks = [_block(column, target, config) for column in seen]
+    key = next((n for n in header if n.lower() in _IDS and n != target), "")
+    blocks = [_block(column, target, key, config) for column in seen]
     head = "# Drafted. The same file must lie at every site; YAML 1.2."
     return "\n".join([head, "columns:", *blocks, ""])
 
@@ -92,14 +93,14 @@ def _look(file: CsvFile, seen: Sequence[Seen], config: DataConfig) -> None:
                 column.add(cell)
 
 
-def _block(seen: Seen, target: str, config: DataConfig) -> str:
+def _block(seen: Seen, target: str, key: str, config: DataConfig) -> str:
     """Return one column's lines."""
     entry = [f"  - name: {json.dumps(seen.name, ensure_ascii=False)}"]
     if seen.name == target:
         entry += ["role: target", *_described(seen, config.task, target=True)]
     elif seen.name == config.site_column:
         entry.append("role: site")
-    elif seen.name.lower() in _IDS:
+    elif seen.name == key:
         entry.append("role: id")
     else:
         kind = _described(seen, "", target=False)

@@ -6,6 +6,7 @@ reader's light or dark setting. One style for all; colour never tells anything a
 
 import io
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -188,18 +189,24 @@ def _points(name: str, rounds: Sequence[Row], summary: Row) -> list[tuple[int, f
     points = [
         (int(row["round"]) - 1, float(row[name]))
         for row in rounds
-        if row.get(name) is not None
+        if _finite(row.get(name))
     ]
     final = (summary.get("final") or {}).get(name)
-    if final is not None and rounds:
+    if _finite(final) and rounds:
         points.append((max(int(row["round"]) for row in rounds), float(final)))
     return points
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _curve(axes: Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
     steps, values = zip(*points, strict=True)
     marker = "o" if len(points) <= 40 else None
-    axes.plot(steps, values, color=SERIES[0], marker=marker, label="this run")
+    axes.plot(
+        steps, values, color=SERIES[0], marker=marker, label="this run", clip_on=False
+    )
     axes.annotate(
         f"{values[-1]:.1%}" if name == "accuracy" else f"{values[-1]:.3g}",
         (steps[-1], values[-1]),
@@ -214,7 +221,7 @@ def _curve(axes: Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * max(values) or 1)
     axes.margins(x=0.09)
     _by_round(axes, "rounds completed")
 
@@ -224,12 +231,13 @@ def _baselines(axes: Axes, baseline: Row) -> None:
         ("unprotected_accuracy", "without protection", SERIES[1], DASHES[1]),
         ("centralised_accuracy", "centralised", SERIES[2], DASHES[2]),
     )
-    for key, label, color, dash in shown:
-        if baseline.get(key) is not None:
-            value = float(baseline[key])
-            text = f"{label} {value:.1%}"
-            axes.axhline(value, color=color, linestyle=dash, linewidth=1.4, label=text)
-    axes.legend(loc="lower right")
+    present = [line for line in shown if baseline.get(line[0]) is not None]
+    for key, label, color, dash in present:
+        value = float(baseline[key])
+        text = f"{label} {value:.1%}"
+        axes.axhline(value, color=color, linestyle=dash, linewidth=1.4, label=text)
+    if present:
+        axes.legend(loc="lower right")
 
 
 def _steps(
@@ -245,6 +253,7 @@ def _steps(
         linestyle=DASHES[index % len(DASHES)],
         marker="o" if len(line) <= 40 else None,
         label=f"{label}: {line[-1][1]:.3f}",
+        clip_on=False,
     )
 
 

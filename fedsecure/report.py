@@ -134,7 +134,11 @@ def _cards(summary: Row) -> str:
     ledgers = summary.get("ledgers", {})
     verified = summary["ledgers_verified"]
     cards = [
-        ("Final accuracy", _share(final.get("accuracy")), ", ".join(beside)),
+        (
+            "Final accuracy",
+            _share(final.get("accuracy")),
+            ", ".join(beside) or "no baseline was run",
+        ),
         (
             "Epsilon, largest of the sites",
             _figure(max(epsilons)) if epsilons else "none",

@@ -1,5 +1,6 @@
 """The pictures of a run: what they show, and when there is nothing to show."""
 
+import math
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -122,3 +123,15 @@ def test_a_reign_ends_with_a_lost_lease() -> None:
         {"at": 2.0, "event": "lost", "name": "agg-1", "term": 1},
     ]
     assert reigns(marks, 9.0) == [Reign("agg-1", 1, 0.0, 2.0, killed=False)]
+
+
+def test_a_loss_of_nothing_is_drawn_too() -> None:
+    summary = figures.summary(final={"loss": 0.0, "accuracy": None})
+    assert learning_picture([{"round": 1, "loss": 0.0}], summary) is not None
+
+
+def test_a_loss_that_diverged_is_left_out() -> None:
+    rounds = [{"round": 1, "loss": 2.0}, {"round": 2, "loss": math.inf}]
+    picture = learning_picture(rounds, figures.summary(final={"loss": math.nan}))
+    assert picture is not None
+    assert "loss 2 to 2" in picture.alt

@@ -154,6 +154,11 @@ def _from_arrays(config: DataConfig, x: NDArray[Any], y: NDArray[Any]) -> SiteDa
             f"data.object={config.object}: X has shape {x.shape} and y {y.shape}, must "
             "be (n, ...) and (n,)"
         )
+    if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
+        raise DataError(
+            f"data.object={config.object}: X is {x.dtype} and y {y.dtype}, must be "
+            "numbers"
+        )
     description: dict[str, JSON] = {
         "name": config.object,
         "normalisation": "the user's",

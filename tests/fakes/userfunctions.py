@@ -32,6 +32,10 @@ def misshapen(index: int, sites: int) -> Rows:
     return np.zeros((4, 2)), np.zeros(3)
 
 
+def words(index: int, sites: int) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    return np.zeros((2, 2)), np.array(["ill", "well"])
+
+
 def nothing(index: int, sites: int) -> None:
     return None
 

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -197,7 +197,7 @@ def _points(name: str, rounds: Sequence[Row], summary: Row) -> list[tuple[int, f
     return points
 
 
-def _finite(value: float | None) -> bool:
+def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

@@ -1,5 +1,6 @@
 """Hydra overrides become a checked run, its baselines and its folder."""
 
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -184,13 +185,14 @@ def _kits(config: RunConfig, scratch: Path) -> Path:
     if config.federation.kits is not None:
         return Path(config.federation.kits)
     federation = config.federation
+    ports = _free_ports(federation.aggregators)
     members: dict[str, object] = {
         "name": "simulation",
         "aggregators": [
             {
                 "name": f"agg-{i + 1}",
                 "host": "127.0.0.1",
-                "port": i + 1,
+                "port": ports[i],
                 "organisation": "simulation",
             }
             for i in range(federation.aggregators)
@@ -209,6 +211,15 @@ def _kits(config: RunConfig, scratch: Path) -> Path:
         name = f"site-{i + 1:02d}"
         write_policy(kits / name, [_simulated_policy(config)], name, now)
     return kits
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return loopback ports nobody listens at now."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def _simulated_policy(config: RunConfig) -> dict[str, object]:

@@ -19,7 +19,7 @@ from fedsecure.access.roster import Role, Roster
 from fedsecure.checkpoint.replicate import Replicas, shared_devices
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
-from fedsecure.config import AggregatorConfig, parse_section
+from fedsecure.config import AggregatorConfig, RunConfig, parse_section
 from fedsecure.disk import SystemDisk
 from fedsecure.election import check_ttl
 from fedsecure.errors import ConfigurationError, KeyExposed, NotFound
@@ -146,6 +146,29 @@ def read_config(kit: Kit) -> AggregatorConfig:
     except (ValueError, RecursionError) as bad:
         raise ConfigurationError(f"{path} is not JSON") from bad
     return parse_section(AggregatorConfig, values, path)
+
+
+def aggregator_config(
+    config: RunConfig, plan: Mapping[str, JSON], folder: Path
+) -> AggregatorConfig:
+    """Return what a run's aggregators are told, beside their kits.
+
+    Parameters
+    ----------
+    folder : Path
+        Where lease and stores lie unless the configuration names other places.
+    """
+    store = config.store
+    default = [str(folder / "stores" / str(i + 1)) for i in range(store.replicas)]
+    return AggregatorConfig(
+        plan=dict(plan),
+        deadline=config.federation.deadline,
+        lease=str(folder / "lease"),
+        ttl=config.lease.ttl,
+        stores=store.paths or default,
+        quorum=store.quorum,
+        require_distinct_devices=store.require_distinct_devices,
+    )
 
 
 def read_terms(config: AggregatorConfig, roster: Roster) -> Terms:

@@ -14,7 +14,12 @@ from flwr.app import Context
 from fedsecure import registry
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role
-from fedsecure.assembly.aggregator import Surroundings, build_strategy, local_stores
+from fedsecure.assembly.aggregator import (
+    Surroundings,
+    aggregator_config,
+    build_strategy,
+    local_stores,
+)
 from fedsecure.assembly.node import build_round, fingerprint, privacy_history
 from fedsecure.backends import Backend, Job, Outcome
 from fedsecure.client_round import ClientRound
@@ -60,7 +65,7 @@ class InProcess:
         keys = {_public_key(site.kit.name): site.kit.name for site in sites}
         kit = _aggregator(job)
         state = job.folder / "aggregators" / kit.name
-        config = aggregator_config(job)
+        config = aggregator_config(job.config, job.plan, job.folder)
         around = Surroundings(
             registry.load("metadata", job.config.lease.name).create(
                 {"path": job.folder / "lease"}
@@ -82,21 +87,6 @@ class InProcess:
             ledgers,
             {s.kit.name: privacy_history(s.state, job.plan) for s in sites},
         )
-
-
-def aggregator_config(job: Job) -> AggregatorConfig:
-    """Return what a job's aggregators are told, beside their kits."""
-    store = job.config.store
-    default = [str(job.folder / "stores" / str(i + 1)) for i in range(store.replicas)]
-    return AggregatorConfig(
-        plan=dict(job.plan),
-        deadline=job.config.federation.deadline,
-        lease=str(job.folder / "lease"),
-        ttl=job.config.lease.ttl,
-        stores=store.paths or default,
-        quorum=store.quorum,
-        require_distinct_devices=store.require_distinct_devices,
-    )
 
 
 def create(settings: Mapping[str, object]) -> Backend:

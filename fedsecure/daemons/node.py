@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 from fedsecure import registry
@@ -19,22 +18,18 @@ from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Member, Role
 from fedsecure.assembly.node import MAX_BYTES, build_round, fingerprint
 from fedsecure.config import NodeConfig, parse_section
+from fedsecure.daemons.kept_worker import KeptWorker
 from fedsecure.daemons.shutdown import on_stop, run_main
 from fedsecure.daemons.supervisor import Backoff, Child
-from fedsecure.daemons.worker import WorkerTrainer
 from fedsecure.disk import SystemDisk
-from fedsecure.errors import ConfigurationError, NotFound, TrainingFailed
+from fedsecure.errors import ConfigurationError, NotFound
 from fedsecure.flower import commands
 from fedsecure.privacy.budget import Content
 from fedsecure.relay import RelayServer
-from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
-from fedsecure.update import Layout, Vector
 
 log = logging.getLogger(__name__)
 
 _LOOK = 0.2
-_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
-"""Keep freed memory: 1.3 to 4x for per-example gradients (PRIVACY section 12)."""
 
 
 def main(path: Path) -> int:
@@ -68,67 +63,6 @@ def read_config(kit: Kit) -> NodeConfig:
     except (ValueError, RecursionError) as bad:
         raise ConfigurationError(f"{path} is not JSON") from bad
     return parse_section(NodeConfig, values, path)
-
-
-class KeptWorker:
-    """The worker as a `Trainer` that survives the worker's death.
-
-    A pass that dies is `TrainingFailed`; the next one finds a new worker.
-    """
-
-    def __init__(self, kit: Kit, config: NodeConfig) -> None:
-        self._kit = kit
-        self._config = config
-        self._child: Child | None = None
-        self._trainer: WorkerTrainer | None = None
-
-    def start(self) -> WorkerTrainer:
-        """Return a running worker, starting one if there is none."""
-        alive = self._child is not None and self._child.ended() is None
-        if self._trainer is not None and alive:
-            return self._trainer
-        ours, theirs = socket.socketpair()
-        command = [
-            sys.executable,
-            "-m",
-            "fedsecure.daemons.worker",
-            str(theirs.fileno()),
-        ]
-        environment = commands.environment(self._kit.state / "worker", _HEAP)
-        self._child = Child(
-            "worker",
-            command,
-            environment,
-            self._kit.state / "worker.log",
-            [theirs.fileno()],
-        )
-        theirs.close()
-        config: Mapping[str, JSON] = self._config.model_dump(mode="json")
-        self._trainer = WorkerTrainer(ours, config)
-        return self._trainer
-
-    def end(self) -> None:
-        """End the worker."""
-        if self._child is not None:
-            self._child.end(grace=1.0)
-
-    def initial(self, settings: Mapping[str, JSON]) -> tuple[Layout, Vector]:
-        """Return the first model, made in the worker."""
-        return self._guarded().initial(settings)
-
-    def rows(self) -> int:
-        """Return the training rows the worker loaded."""
-        return self._guarded().rows()
-
-    def run(self, task: TrainingTask) -> TrainingResult:
-        """Have the worker do one pass."""
-        return self._guarded().run(task)
-
-    def _guarded(self) -> Trainer:
-        try:
-            return self.start()
-        except OSError as bad:
-            raise TrainingFailed(f"no worker could be started: {bad}") from bad
 
 
 class NodeDaemon:

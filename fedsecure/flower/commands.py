@@ -16,6 +16,7 @@ _OFFLINE = {
     "PYTHONUNBUFFERED": "1",
     "OMP_NUM_THREADS": "1",
 }
+_PROGRAMS = Path(sys.executable).parent
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_DIR", "PYTHONPATH")
 
 
@@ -73,10 +74,12 @@ def supernode(
 def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return a child's whole environment: offline, its own FLWR_HOME, no secret."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    # Flower starts its own programs by name: this environment's come first.
+    kept["PATH"] = os.pathsep.join([str(_PROGRAMS), kept.get("PATH", os.defpath)])
     home.mkdir(parents=True, exist_ok=True)
     return {**kept, **_OFFLINE, "FLWR_HOME": str(home), **(extra or {})}
 
 
 def _program(name: str) -> str:
     """Return a console script of this very environment."""
-    return str(Path(sys.executable).parent / name)
+    return str(_PROGRAMS / name)

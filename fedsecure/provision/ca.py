@@ -144,9 +144,10 @@ def renew_chain(authority: Authority, certificate: bytes, now: datetime) -> byte
 
 
 def make_supernode_key() -> tuple[bytes, str]:
-    """Return a P-384 key for Flower's node authentication: private PEM, OpenSSH public.
+    """Return a P-384 key for Flower's node authentication.
 
-    Flower accepts NIST EC keys in OpenSSH form only (FLOWER.md section 14).
+    The private half in OpenSSH form, the only one `flower-supernode` reads (FLOWER.md
+    section 14); the public half as the PEM a SuperLink knows a node by.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
@@ -155,7 +156,7 @@ def make_supernode_key() -> tuple[bytes, str]:
         serialization.NoEncryption(),
     )
     public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return private, public.decode()
 

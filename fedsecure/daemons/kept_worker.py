@@ -1,0 +1,141 @@
+"""The worker as the node daemon sees it: a `Trainer` that survives the worker's death."""
+
+import socket
+import sys
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedsecure.access.kit import Kit
+from fedsecure.config import NodeConfig
+from fedsecure.daemons.frames import MAX_BYTES, pack, read_layout_document, unpack
+from fedsecure.daemons.supervisor import Child
+from fedsecure.errors import TrainingFailed, VerificationError
+from fedsecure.flower import commands
+from fedsecure.relay import receive, send
+from fedsecure.trainer import Trainer, TrainingResult, TrainingTask
+from fedsecure.update import JSON, Layout, ModelUpdate, Vector
+
+_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+"""Keep freed memory: 1.3 to 4x for per-example gradients (PRIVACY section 12)."""
+
+
+class WorkerTrainer:
+    """A worker process as a `Trainer`; the node daemon's end of the socket."""
+
+    def __init__(self, channel: socket.socket, config: Mapping[str, JSON]) -> None:
+        self._channel = channel
+        send(channel, pack(config, b""), MAX_BYTES)
+        answer, _ = self._receive()
+        self._rows = int(str(answer["rows"]))
+        self._digest = bytes.fromhex(str(answer["digest"]))
+
+    def initial(self, settings: Mapping[str, JSON]) -> tuple[Layout, Vector]:
+        """Return the first model, made in the worker."""
+        answer, body = self._ask({"do": "initial", "settings": dict(settings)}, b"")
+        return read_layout_document(answer["layout"]), np.frombuffer(body, dtype="<f8")
+
+    def rows(self) -> int:
+        """Return the training rows the worker loaded."""
+        return self._rows
+
+    def digest(self) -> bytes:
+        """Return SHA-256 of the rows the worker loaded; it stays at the site."""
+        return self._digest
+
+    def run(self, task: TrainingTask) -> TrainingResult:
+        """Have the worker evaluate the model and, if asked, train it."""
+        question: dict[str, JSON] = {
+            "do": "run",
+            "run": task.round.run,
+            "round": task.round.number,
+            "layout": task.layout.document(),
+            "settings": dict(task.settings),
+            "train": task.train,
+        }
+        answer, body = self._ask(question, task.model.astype("<f8").tobytes())
+        update = None
+        if task.train:
+            delta = np.frombuffer(body, dtype="<f8")
+            update = ModelUpdate(task.layout, delta, int(str(answer["examples"])))
+        metrics = answer["metrics"]
+        if not isinstance(metrics, dict):
+            raise TrainingFailed("the worker's metrics are not a mapping")
+        numbers = {k: float(str(v)) for k, v in metrics.items()}
+        return TrainingResult(update, numbers, int(str(answer["dp_steps"])))
+
+    def _ask(
+        self, question: Mapping[str, JSON], body: bytes
+    ) -> tuple[Mapping[str, JSON], bytes]:
+        try:
+            send(self._channel, pack(question, body), MAX_BYTES)
+            return self._receive()
+        except (OSError, VerificationError) as gone:
+            raise TrainingFailed(f"the worker does not answer: {gone}") from gone
+
+    def _receive(self) -> tuple[Mapping[str, JSON], bytes]:
+        answer, body = unpack(receive(self._channel, MAX_BYTES))
+        if "failed" in answer:
+            raise TrainingFailed(str(answer["failed"]))
+        return answer, body
+
+
+class KeptWorker:
+    """The worker as a `Trainer` that survives the worker's death.
+
+    A pass that dies is `TrainingFailed`; the next one finds a new worker.
+    """
+
+    def __init__(self, kit: Kit, config: NodeConfig) -> None:
+        self._kit = kit
+        self._config = config
+        self._child: Child | None = None
+        self._trainer: WorkerTrainer | None = None
+
+    def start(self) -> WorkerTrainer:
+        """Return a running worker, starting one if there is none."""
+        alive = self._child is not None and self._child.ended() is None
+        if self._trainer is not None and alive:
+            return self._trainer
+        ours, theirs = socket.socketpair()
+        command = [
+            sys.executable,
+            "-m",
+            "fedsecure.daemons.worker",
+            str(theirs.fileno()),
+        ]
+        environment = commands.environment(self._kit.state / "worker", _HEAP)
+        self._child = Child(
+            "worker",
+            command,
+            environment,
+            self._kit.state / "worker.log",
+            [theirs.fileno()],
+        )
+        theirs.close()
+        config: Mapping[str, JSON] = self._config.model_dump(mode="json")
+        self._trainer = WorkerTrainer(ours, config)
+        return self._trainer
+
+    def end(self) -> None:
+        """End the worker."""
+        if self._child is not None:
+            self._child.end(grace=1.0)
+
+    def initial(self, settings: Mapping[str, JSON]) -> tuple[Layout, Vector]:
+        """Return the first model, made in the worker."""
+        return self._guarded().initial(settings)
+
+    def rows(self) -> int:
+        """Return the training rows the worker loaded."""
+        return self._guarded().rows()
+
+    def run(self, task: TrainingTask) -> TrainingResult:
+        """Have the worker do one pass."""
+        return self._guarded().run(task)
+
+    def _guarded(self) -> Trainer:
+        try:
+            return self.start()
+        except OSError as bad:
+            raise TrainingFailed(f"no worker could be started: {bad}") from bad

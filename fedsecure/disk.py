@@ -10,33 +10,46 @@ from typing import Protocol
 
 from fedsecure.errors import AlreadyExists, NotFound, StorageError, VerificationError
 
-_open_locks: set[int] = set()
+
+class LockHeld(StorageError):
+    """Somebody else holds the lock; any other `StorageError` means could not ask."""
+
+
+class Lock:
+    """An exclusive lock on a file, until `release` or the end of the process.
+
+    A forked child never holds its parent's lock.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        _open_locks.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process holds it."""
+        return self in _open_locks
+
+    def release(self) -> None:
+        """Give the lock up; idempotent."""
+        if self.held:
+            _open_locks.discard(self)
+            os.close(self._descriptor)
+
+
+_open_locks: set[Lock] = set()
 
 
 def _close_locks_in_child() -> None:
     # A forked child that keeps the descriptor would keep the lock alive after its
     # parent's death (RESILIENCE section 5, hazards).
-    for descriptor in tuple(_open_locks):
+    for lock in tuple(_open_locks):
         with contextlib.suppress(OSError):
-            os.close(descriptor)
+            lock.release()
     _open_locks.clear()
 
 
 os.register_at_fork(after_in_child=_close_locks_in_child)
-
-
-class Lock:
-    """An exclusive lock on a file, until `release` or the end of the process."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        _open_locks.add(descriptor)
-
-    def release(self) -> None:
-        """Give the lock up; idempotent."""
-        if self._descriptor in _open_locks:
-            _open_locks.discard(self._descriptor)
-            os.close(self._descriptor)
 
 
 class Disk(Protocol):
@@ -85,12 +98,27 @@ class Disk(Protocol):
         ...
 
     def lock(self, path: Path) -> Lock:
-        """Take an exclusive lock without waiting; StorageError if it is held."""
+        """Take an exclusive lock without waiting.
+
+        Raises
+        ------
+        LockHeld
+            Somebody else holds it; names path and holder.
+        StorageError
+            Could not ask.
+        """
         ...
 
 
 class SystemDisk:
-    """The machine's file system; fsync of file and folder."""
+    """The machine's file system; fsync of file and folder.
+
+    A name that a dead process made may not be durable yet: the first use of a name
+    by this object syncs its folder again.
+    """
+
+    def __init__(self) -> None:
+        self._named: set[Path] = set()
 
     def read(self, path: Path, max_bytes: int) -> bytes:
         """Return a file's bytes, refusing a larger file unread."""
@@ -98,31 +126,31 @@ class SystemDisk:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
                 raise VerificationError(f"{path}: {size} bytes, at most {max_bytes}")
-            return file.read(max_bytes)
+            return file.read(size)
 
     def write_once(self, path: Path, data: bytes) -> None:
         """Write a temporary file beside `path`, sync it, link it, sync the folder.
 
         ``link`` fails if the name exists, so two writers never overwrite one another.
         """
-        _make_folder(path.parent)
+        self._make_folder(path.parent)
         temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
         with _storage("write", path):
             try:
                 _write_synced(temporary, data)
-                try:
-                    os.link(temporary, path)
-                except FileExistsError as exists:
-                    raise AlreadyExists(f"{path} exists") from exists
+                os.link(temporary, path)
+            except FileExistsError as exists:
+                # Its writer may have died before it synced the folder.
+                _sync_folder(path.parent)
+                raise AlreadyExists(f"{path} exists") from exists
             finally:
                 temporary.unlink(missing_ok=True)
             _sync_folder(path.parent)
 
     def append(self, path: Path, data: bytes) -> None:
-        """Append and sync; the folder too when the file is new."""
-        _make_folder(path.parent)
+        """Append and sync; the folder too at the first append."""
+        self._make_folder(path.parent)
         with _storage("append to", path):
-            new = not path.exists()
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o600)
             try:
@@ -130,8 +158,9 @@ class SystemDisk:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            if new:
+            if path not in self._named:
                 _sync_folder(path.parent)
+                self._named.add(path)
 
     def truncate(self, path: Path, size: int) -> None:
         """Cut and sync."""
@@ -142,34 +171,47 @@ class SystemDisk:
     def delete(self, path: Path) -> None:
         """Unlink and sync the folder."""
         with _storage("delete", path):
-            if path.exists():
-                path.unlink()
+            path.unlink(missing_ok=True)
+            self._named.discard(path)
+            # Also when it was missing: who removed it may have died before the sync.
+            if path.parent.is_dir():
                 _sync_folder(path.parent)
 
     def listdir(self, path: Path) -> tuple[str, ...]:
         """Walk the folder; temporary files of dead writers are left out."""
         with _storage("list", path):
-            found = (p for p in path.rglob("*") if p.is_file())
-            names = (str(p.relative_to(path)) for p in found)
-            return tuple(sorted(n for n in names if "/.tmp-" not in f"/{n}"))
+            walk = os.walk(path, onerror=_raise) if path.is_dir() else ()
+            files = (Path(folder, name) for folder, _, names in walk for name in names)
+            found = (f for f in files if f.is_file() and not f.name.startswith(".tmp-"))
+            return tuple(sorted(str(f.relative_to(path)) for f in found))
 
     def lock(self, path: Path) -> Lock:
         """Take a flock; the file then holds the holder's process id, for people."""
-        _make_folder(path.parent)
+        self._make_folder(path.parent)
         with _storage("lock", path):
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as held:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+                _flock(descriptor, path)
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            except BaseException:
                 os.close(descriptor)
-                raise StorageError(
-                    f"{path} is locked by process {holder or 'unknown'}; end it first"
-                ) from held
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                raise
             return Lock(descriptor)
+
+    def _make_folder(self, folder: Path) -> None:
+        with _storage("make", folder):
+            if folder.is_dir():
+                if folder in self._named:
+                    return
+                with contextlib.suppress(PermissionError):  # not made by us, then
+                    _sync_folder(folder.parent)
+            else:
+                self._make_folder(folder.parent)
+                folder.mkdir(mode=0o700, exist_ok=True)
+                _sync_folder(folder.parent)
+        self._named.add(folder)
 
 
 @contextlib.contextmanager
@@ -182,14 +224,18 @@ def _storage(verb: str, path: Path) -> Iterator[None]:
         raise StorageError(f"could not {verb} {path}: {failed.strerror}") from failed
 
 
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    with _storage("make", folder):
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        _sync_folder(folder.parent)
+def _flock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as held:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        raise LockHeld(
+            f"{path} is locked by process {holder or 'unknown'}; end it first"
+        ) from held
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -88,3 +88,12 @@ def test_pooling_keeps_training_and_test_apart() -> None:
 def test_pooling_keeps_the_order_of_sites() -> None:
     whole = pool([_site(0.0), _site(1.0)])
     assert whole.train_x[:, 0].tolist() == [0.0] * 4 + [1.0] * 4
+
+
+def test_equal_training_rows_have_equal_digests() -> None:
+    assert _site().digest() == _site().digest()
+
+
+def test_another_row_or_target_makes_another_digest() -> None:
+    other = _site(train_y=np.array([1, 1, 0, 1]))
+    assert len({_site().digest(), _site(1.0).digest(), other.digest()}) == 3

@@ -1,0 +1,1 @@
+"""Checks before a start and on request; each says what to do."""

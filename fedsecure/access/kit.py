@@ -83,8 +83,8 @@ class Kit:
         """
         if self.role != role:
             raise KitError(
-                f"{self.path} is the kit of {self.role} {self.name}, not of a "
-                f"{role}: pass the {role}'s kit"
+                f"{self.path} is the kit of {self.role} {self.name}, needed is one of "
+                f"role {role}: pass that member's kit"
             )
         return self
 

@@ -10,9 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flwr.app import Context
-from flwr.serverapp import Grid
-
 from fedsecure import registry
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
@@ -26,7 +23,7 @@ from fedsecure.errors import ConfigurationError, KeyExposed, NotFound
 from fedsecure.flower.campaign import Campaign
 from fedsecure.flower.leader import Terms, Tools
 from fedsecure.flower.link import site_nodes
-from fedsecure.flower.post import Directory, Round, Timing
+from fedsecure.flower.post import Finder, Round, Timing
 from fedsecure.flower.strategy import SecureFedAvg, Wire
 from fedsecure.ledger import Ledger
 from fedsecure.metadata import Engine
@@ -60,7 +57,7 @@ class Surroundings:
     engine: Engine
     stores: tuple[tuple[str, Store], ...]
     state: Path
-    directory: Callable[[Grid], Directory]
+    directory: Finder
     timing: Timing = Timing()
     show: Callable[[Mapping[str, JSON]], None] = lambda _: None
 
@@ -97,7 +94,7 @@ def build_strategy(
     return SecureFedAvg(terms, tools, campaign, wire)
 
 
-def from_context(context: Context) -> SecureFedAvg:
+def from_run_config(run_config: Mapping[str, object]) -> SecureFedAvg:
     """Return the strategy of the kit that a run's configuration names.
 
     What `server/app.py` calls in the ServerApp's own process.
@@ -109,7 +106,7 @@ def from_context(context: Context) -> SecureFedAvg:
     KeyExposed
         The kit or the process could open an update.
     """
-    path = Path(str(context.run_config.get("kit") or ""))
+    path = Path(str(run_config.get("kit") or ""))
     if not path.is_absolute():
         raise ConfigurationError(
             f"run config kit={str(path)!r}, must be a kit's folder"

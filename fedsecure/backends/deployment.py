@@ -39,7 +39,7 @@ class Deployment:
         kits = [read_kit(p.parent, SystemDisk(), _mode) for p in _kit_files(job)]
         used = [k for k in kits if _takes_part(k, job)]
         for index, kit in enumerate(k for k in used if k.role == Role.SITE):
-            _write(kit.path / "node.json", node_config(job.config, index))
+            _write(kit.path / "node.json", _node(job.config, index))
         for kit in (k for k in used if k.role == Role.AGGREGATOR):
             _write(kit.path / "aggregator.json", _aggregator(job))
         watch = _Watch(job, used)
@@ -52,7 +52,7 @@ class Deployment:
         return _outcome(job, used, watch.events())
 
 
-def node_config(config: RunConfig, index: int) -> dict[str, JSON]:
+def _node(config: RunConfig, index: int) -> dict[str, JSON]:
     """Return the ``node.json`` of a simulated site."""
     made = NodeConfig(
         data=config.data,

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flwr.app import Context
-
 from fedsecure import registry
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role
@@ -48,9 +46,9 @@ class _Site:
     trainer: Trainer
     state: Path
 
-    def answer(self, context: Context, data: bytes) -> bytes:
+    def answer(self, node_config: Mapping[str, object], data: bytes) -> bytes:
         """Do what the node daemon does, as a plain call."""
-        _ = context
+        _ = node_config
         return self.half.answer(data, self.trainer)
 
 

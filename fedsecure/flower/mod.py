@@ -34,7 +34,8 @@ MAX_BYTES = 1 << 30
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 """Names of the records a user's ClientApp gets and gives, as in Flower's examples."""
 
-Answering: TypeAlias = Callable[[Context, bytes], bytes]
+Answering: TypeAlias = Callable[[Mapping[str, object], bytes], bytes]
+"""(node_config, message) -> answer."""
 
 
 class Site(Protocol):
@@ -45,7 +46,7 @@ class Site(Protocol):
         ...
 
 
-def relayed(context: Context, data: bytes) -> bytes:
+def relayed(node_config: Mapping[str, object], data: bytes) -> bytes:
     """Pass a message to the node daemon whose socket ``node_config["relay"]`` names.
 
     Raises
@@ -55,7 +56,7 @@ def relayed(context: Context, data: bytes) -> bytes:
     StorageError
         The daemon does not answer.
     """
-    path = context.node_config.get("relay")
+    path = node_config.get("relay")
     if not isinstance(path, str):
         raise ConfigurationError(
             'supernode has no node_config "relay"; start it through `fedsecure node`'
@@ -70,7 +71,7 @@ def client_app(answer: Answering = relayed) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         data = records.read(message, MAX_BYTES)
-        return records.reply(answer(context, data), message)
+        return records.reply(answer(context.node_config, data), message)
 
     return app
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 Directory = Callable[[], Mapping[str, int]]
 """Returns the node id of every site that is online now."""
+Finder = Callable[[Grid], Directory]
+"""Returns the directory of a grid."""
 
 
 @dataclass(frozen=True, slots=True)

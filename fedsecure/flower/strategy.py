@@ -5,7 +5,7 @@ when the run is complete, whoever completed it.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from fedsecure.errors import Conflict, ConfigurationError, LeaseLost, StaleTerm
 from fedsecure.flower.campaign import Campaign
 from fedsecure.flower.driver import RoundDriver
 from fedsecure.flower.leader import Leader, Terms, Tools
-from fedsecure.flower.post import Directory, Round, Timing
+from fedsecure.flower.post import Finder, Round, Timing
 from fedsecure.metadata import Step
 from fedsecure.update import Layout, flatten
 
@@ -38,7 +38,7 @@ class Wire:
         Answers held in memory at a time.
     """
 
-    directory: Callable[[Grid], Directory]
+    directory: Finder
     timing: Timing = Timing()
     hands: int = 4
 
@@ -207,13 +207,13 @@ class SecureFedAvg(Strategy):
         )
 
 
-def server_app(build: Callable[[Context], SecureFedAvg]) -> ServerApp:
-    """Return a ServerApp whose strategy `build` makes from the run's context."""
+def server_app(build: Callable[[Mapping[str, object]], SecureFedAvg]) -> ServerApp:
+    """Return a ServerApp whose strategy `build` makes from the run's configuration."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy = build(context)
+        strategy = build(context.run_config)
         strategy.summary()
         strategy.start(grid)
 

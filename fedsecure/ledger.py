@@ -1,4 +1,4 @@
-"""One party's signed diary: hash-chained JSON lines, durable before the act they permit.
+"""One party's signed diary: chained JSON lines, durable before the act they permit.
 
 A torn last line (a crash while writing) is mended and recorded; any other break is
 refused. Who holds the signing key can rewrite everything: only heads that others keep
@@ -7,6 +7,8 @@ show that (TRUST.md section 9).
 
 import hashlib
 import json
+import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from fedsecure.clock import Clock
 from fedsecure.disk import Disk, Lock
 from fedsecure.envelope import canonical
 from fedsecure.errors import (
+    ConfigurationError,
     LedgerCorrupt,
     NotFound,
     StorageError,
@@ -29,11 +32,13 @@ MAX_LEDGER_BYTES = 1 << 30
 OPENED, MENDED = "ledger.opened", "ledger.mended"
 _LABEL = b"fedsecure-ledger-v1\0"
 _NO_HASH = "0" * 64
-_FIELDS = frozenset(
-    (
-        "v ledger seq prev time term action object outcome code run round detail hash sig"
-    ).split()
-)
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
+_FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(("ledger", "prev", "time", "action", "object"), str),
+    **dict.fromkeys(("outcome", "code", "run", "hash", "sig"), str),
+    **dict.fromkeys(("v", "seq", "term", "round"), int),
+    "detail": dict,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +70,12 @@ class LedgerHead:
 
 
 class Ledger:
-    """A ledger open for writing; one process at a time. Made by `open`."""
+    """A ledger open for writing; one process at a time, any of its threads.
 
-    def __init__(  # noqa: PLR0913 - made by `open` only
+    Made by `open`.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - made by `open` only
         self,
         path: Path,
         name: str,
@@ -75,7 +83,7 @@ class Ledger:
         disk: Disk,
         clock: Clock,
         lock: Lock,
-        records: list[Record],
+        max_bytes: int,
     ) -> None:
         """Use `open`."""
         self._path = path
@@ -84,14 +92,29 @@ class Ledger:
         self._disk = disk
         self._clock = clock
         self._lock = lock
-        self._records = records
+        self._max_bytes = max_bytes
+        self._records: list[Record] = []
+        self._size = 0
         self._failed = False
+        self._turn = threading.Lock()
 
     @classmethod
-    def open(
-        cls, path: Path, name: str, key: SigningKey, disk: Disk, clock: Clock
+    def open(  # noqa: PLR0913 - everything it works with is handed in
+        cls,
+        path: Path,
+        name: str,
+        key: SigningKey,
+        disk: Disk,
+        clock: Clock,
+        *,
+        max_bytes: int = MAX_LEDGER_BYTES,
     ) -> "Ledger":
         """Open a ledger, making it if missing, after verifying all of it.
+
+        Parameters
+        ----------
+        max_bytes : int
+            How large the file may get; a larger one is not read either.
 
         Raises
         ------
@@ -103,11 +126,8 @@ class Ledger:
         """
         lock = disk.lock(path.with_name(path.name + ".lock"))
         try:
-            data = _read(path, disk)
-            whole = data.rfind(b"\n") + 1
-            records = _verified(data[:whole], name, key.public)
-            ledger = cls(path, name, key, disk, clock, lock, records)
-            ledger._mend(whole, len(data))
+            ledger = cls(path, name, key, disk, clock, lock, max_bytes)
+            ledger._load()
         except BaseException:
             lock.release()
             raise
@@ -138,7 +158,38 @@ class Ledger:
         ------
         StorageError
             Not written: what it would have permitted must not happen.
+        ConfigurationError, VerificationError
+            Not written: `detail` is no JSON of this house, or the line too long.
         """
+        with self._turn:
+            return self._append(
+                {
+                    "term": term,
+                    "action": action,
+                    "object": what,
+                    "outcome": outcome,
+                    "code": code,
+                    "run": run,
+                    "round": round,
+                    "detail": dict(detail or {}),
+                }
+            )
+
+    def records(self) -> tuple[Record, ...]:
+        """Return all lines, oldest first."""
+        return tuple(self._records)
+
+    @property
+    def head(self) -> LedgerHead:
+        """Length and last hash."""
+        last = self._records[-1]
+        return LedgerHead(self._name, last.seq, last.hash)
+
+    def close(self) -> None:
+        """Let another process open it; idempotent."""
+        self._lock.release()
+
+    def _append(self, facts: dict[str, JSON]) -> Record:
         last = self._records[-1] if self._records else None
         fields: dict[str, JSON] = {
             "v": FORMAT,
@@ -146,14 +197,7 @@ class Ledger:
             "seq": 1 if last is None else last.seq + 1,
             "prev": _NO_HASH if last is None else last.hash,
             "time": self._clock.wall().isoformat(timespec="milliseconds"),
-            "term": term,
-            "action": action,
-            "object": what,
-            "outcome": outcome,
-            "code": code,
-            "run": run,
-            "round": round,
-            "detail": dict(detail or {}),
+            **facts,
         }
         digest = _hash(fields)
         fields["hash"] = digest.hex()
@@ -168,36 +212,41 @@ class Ledger:
         self._records.append(record)
         return record
 
-    def records(self) -> tuple[Record, ...]:
-        """Return all lines, oldest first."""
-        return tuple(self._records)
-
-    @property
-    def head(self) -> LedgerHead:
-        """Length and last hash."""
-        last = self._records[-1]
-        return LedgerHead(self._name, last.seq, last.hash)
-
-    def close(self) -> None:
-        """Let another process open it."""
-        self._lock.release()
-
     def _write(self, line: bytes) -> None:
+        if not self._lock.held:
+            raise StorageError(f"{self._path}: closed, or opened by another process")
+        if self._size + len(line) > self._max_bytes:
+            raise StorageError(
+                f"{self._path}: {self._size} bytes, at most {self._max_bytes}; start "
+                "a new ledger"
+            )
         # After a failed write the file may end in half a line; only `open` mends that.
         if self._failed:
             raise StorageError(f"{self._path}: an earlier write failed; restart")
         self._failed = True
         self._disk.append(self._path, line)
         self._failed = False
+        self._size += len(line)
 
-    def _mend(self, whole: int, size: int) -> None:
-        if size > whole:
+    def _load(self) -> None:
+        data = _read(self._path, self._disk, self._max_bytes)
+        whole = data.rfind(b"\n") + 1
+        tail = data[whole:]
+        lines = data[:whole].split(b"\n")[:-1]
+        if tail and not _is_torn(tail):
+            # Whole but for its end: it may permit something, so it must not be cut.
+            lines.append(tail)
+        self._records = _verified(self._path, lines, self._name, self._key.public)
+        self._size = whole
+        if tail and lines and lines[-1] is tail:
+            self._size = len(data)
+            self._write(b"\n")
+        elif tail:
             self._disk.truncate(self._path, whole)
         if not self._records:
-            owner: dict[str, JSON] = {"key": self._key.public.raw.hex()}
-            self.append(OPENED, self._name, detail=owner)
-        if size > whole:
-            self.append(MENDED, self._name, detail={"torn_bytes": size - whole})
+            self.append(OPENED, self._name, detail={"key": self._key.public.raw.hex()})
+        if tail:
+            self.append(MENDED, self._name, detail={"torn_bytes": len(tail)})
 
 
 def verify_ledger(
@@ -219,59 +268,87 @@ def verify_ledger(
         No such file.
     """
     data = disk.read(path, MAX_LEDGER_BYTES)
-    whole = data.rfind(b"\n") + 1
-    records = _verified(data[:whole], None, key)
+    *lines, tail = data.split(b"\n")
+    records = _verified(path, lines, None, key)
+    if tail:
+        raise LedgerCorrupt(f"{path}: line {len(records) + 1}: torn")
     if not records:
         raise LedgerCorrupt(f"{path}: no line at all")
-    if whole < len(data):
-        raise LedgerCorrupt(f"{path}: line {len(records) + 1} is torn")
     return tuple(records)
 
 
-def _read(path: Path, disk: Disk) -> bytes:
+def _read(path: Path, disk: Disk, max_bytes: int) -> bytes:
     try:
-        return disk.read(path, MAX_LEDGER_BYTES)
+        return disk.read(path, max_bytes)
     except NotFound:
         return b""
 
 
-def _verified(data: bytes, name: str | None, key: VerifyKey | None) -> list[Record]:
+def _is_torn(tail: bytes) -> bool:
+    # A crash leaves a beginning of a line, which is never a whole JSON value. A whole
+    # one whose end was changed is an edit, and the chain says so.
+    if len(tail) >= MAX_LINE_BYTES:
+        return False
+    try:
+        json.JSONDecoder().raw_decode(tail.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _verified(
+    path: Path, lines: list[bytes], name: str | None, key: VerifyKey | None
+) -> list[Record]:
     records: list[Record] = []
-    prev = _NO_HASH
-    for number, line in enumerate(data.splitlines(), start=1):
-        fields = _parse(line, number)
-        if number == 1:
-            name, key = _owner(fields, name, key)
-        if fields["ledger"] != name:
-            raise LedgerCorrupt(f"line {number}: of another ledger")
-        if fields["seq"] != number:
-            raise LedgerCorrupt(
-                f"line {number}: says it is number {fields['seq']}: lines were removed, "
-                "added or reordered"
-            )
-        if fields["prev"] != prev:
-            raise LedgerCorrupt(f"line {number}: does not follow the line before")
-        _check_line(fields, number, key)
-        record = _record(fields)
-        records.append(record)
-        prev = record.hash
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = _parse(line)
+            _check_hash(fields)
+            _check_place(fields, lines, number)
+            if number == 1:
+                name, key = _owner(fields, name, key)
+            _check_signature(fields, key)
+            _check_chain(fields, name, records[-1].hash if records else _NO_HASH)
+        except LedgerCorrupt as bad:
+            raise LedgerCorrupt(f"{path}: line {number}: {bad}") from bad
+        records.append(_record(fields))
     return records
 
 
-def _parse(line: bytes, number: int) -> dict[str, JSON]:
+def _parse(line: bytes) -> dict[str, JSON]:
     if len(line) >= MAX_LINE_BYTES:
-        raise LedgerCorrupt(f"line {number}: longer than {MAX_LINE_BYTES} bytes")
+        raise LedgerCorrupt(f"edited: longer than {MAX_LINE_BYTES} bytes")
     try:
         fields = json.loads(line)
-    except (ValueError, RecursionError) as bad:
-        raise LedgerCorrupt(f"line {number}: not JSON") from bad
-    if not isinstance(fields, dict) or set(fields) != _FIELDS:
-        raise LedgerCorrupt(f"line {number}: not the fields of a ledger line")
+        same = canonical(fields) == line
+    except (ValueError, RecursionError, ConfigurationError) as bad:
+        raise LedgerCorrupt("edited: not JSON") from bad
+    if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
+        raise LedgerCorrupt("edited: not the fields of a ledger line")
+    wrong = [n for n, kind in _FIELDS.items() if type(fields[n]) is not kind]
+    if wrong or not same:
+        raise LedgerCorrupt(f"edited: not in canonical form {', '.join(wrong)}")
     if fields["v"] != FORMAT:
-        raise LedgerCorrupt(f"line {number}: format {fields['v']!r}, read is {FORMAT}")
-    if canonical(fields) != line:
-        raise LedgerCorrupt(f"line {number}: edited (not in canonical form)")
+        raise LedgerCorrupt(f"format {fields['v']}, this version reads {FORMAT}")
     return fields
+
+
+def _check_place(fields: Mapping[str, JSON], lines: list[bytes], number: int) -> None:
+    seq = int(str(fields["seq"]))
+    if seq == number:
+        return
+    if any(b'"seq":%d,' % number in line for line in lines[number:]):
+        kind = "reordered"
+    else:
+        kind = "missing lines before it" if seq > number else "repeated"
+    raise LedgerCorrupt(f"{kind}: it says it is number {seq}")
+
+
+def _check_chain(fields: Mapping[str, JSON], name: str | None, prev: str) -> None:
+    if fields["ledger"] != name:
+        raise LedgerCorrupt(f"foreign: of ledger {fields['ledger']!r}")
+    if fields["prev"] != prev:
+        raise LedgerCorrupt("foreign: it does not follow the line before")
 
 
 def _owner(
@@ -280,25 +357,31 @@ def _owner(
     detail = fields["detail"]
     stated = detail.get("key") if isinstance(detail, dict) else None
     if fields["action"] != OPENED or not isinstance(stated, str):
-        raise LedgerCorrupt("line 1: does not open the ledger")
+        raise LedgerCorrupt("foreign: it does not open a ledger")
     if key is None:
-        key = VerifyKey(bytes.fromhex(stated))
+        try:
+            key = VerifyKey(bytes.fromhex(stated))
+        except (ValueError, ConfigurationError) as bad:
+            raise LedgerCorrupt("foreign key: not a key at all") from bad
     if stated != key.raw.hex():
-        raise LedgerCorrupt("line 1: this ledger belongs to another key")
+        raise LedgerCorrupt("foreign key: this ledger belongs to another owner")
     return str(fields["ledger"]) if name is None else name, key
 
 
-def _check_line(fields: Mapping[str, JSON], number: int, key: VerifyKey | None) -> None:
+def _check_hash(fields: Mapping[str, JSON]) -> None:
     bare = {k: v for k, v in fields.items() if k not in {"hash", "sig"}}
-    digest = _hash(bare)
-    if fields["hash"] != digest.hex():
-        raise LedgerCorrupt(f"line {number}: edited (its hash does not match)")
+    if fields["hash"] != _hash(bare).hex():
+        raise LedgerCorrupt("edited: its hash does not match")
+
+
+def _check_signature(fields: Mapping[str, JSON], key: VerifyKey | None) -> None:
+    signature, digest = str(fields["sig"]), str(fields["hash"])
+    if key is None or not _SIGNATURE.fullmatch(signature):
+        raise LedgerCorrupt("wrong signature: not 64 bytes in lower hexadecimal")
     try:
-        signature = bytes.fromhex(str(fields["sig"]))
-        if key is not None:
-            key.verify(signature, digest)
-    except (ValueError, VerificationError) as bad:
-        raise LedgerCorrupt(f"line {number}: not signed by the ledger's owner") from bad
+        key.verify(bytes.fromhex(signature), bytes.fromhex(digest))
+    except VerificationError as bad:
+        raise LedgerCorrupt("wrong signature: not by the ledger's owner") from bad
 
 
 def _hash(fields: Mapping[str, JSON]) -> bytes:
@@ -306,19 +389,5 @@ def _hash(fields: Mapping[str, JSON]) -> bytes:
 
 
 def _record(fields: Mapping[str, JSON]) -> Record:
-    detail = fields["detail"]
-    return Record(
-        seq=int(str(fields["seq"])),
-        prev=str(fields["prev"]),
-        time=str(fields["time"]),
-        term=int(str(fields["term"])),
-        action=str(fields["action"]),
-        object=str(fields["object"]),
-        outcome=str(fields["outcome"]),
-        code=str(fields["code"]),
-        run=str(fields["run"]),
-        round=int(str(fields["round"])),
-        detail=detail if isinstance(detail, dict) else {},
-        hash=str(fields["hash"]),
-        sig=str(fields["sig"]),
-    )
+    # Types are those of `_FIELDS`: `_parse` checked them, or `append` made them.
+    return Record(**{n: fields[n] for n in Record.__slots__})  # type: ignore[arg-type]

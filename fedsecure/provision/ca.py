@@ -69,13 +69,11 @@ def read_authority(
         They cannot be read, do not belong together, or the passphrase is wrong.
     """
     private = _load_private(key, passphrase)
-    (found,) = _load(certificate, "the authority's certificate")[:1]
+    found = _load(certificate, "the authority's certificate")[0]
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise KitError("the certificate authority's key is not an EC key")
     if private.public_key() != found.public_key():
-        raise KitError(
-            "the certificate authority's key and certificate do not belong together"
-        )
+        raise KitError("the authority's key and certificate do not belong together")
     return Authority(found, private)
 
 

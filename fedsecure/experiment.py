@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -85,6 +88,7 @@ def run_experiment(config: RunConfig, show: Show) -> Finished:
         backend: Backend = registry.load("backends", config.backend.name).create({})
         folder = _folder(config, plan)
         job = Job(config, plan, kits, folder, show)
+        show(_announced(config, plan))
         outcome = backend.run(job)
         tables = digest(outcome, plan)
         summary = _summary(
@@ -92,6 +96,61 @@ def run_experiment(config: RunConfig, show: Show) -> Finished:
         )
     write_report(folder, summary, tables.rounds, tables.timeline)
     return Finished(folder, summary)
+
+
+def swept(overrides: Sequence[str]) -> list[list[str]]:
+    """Return every combination of comma-separated override values, Hydra's way.
+
+    Raises
+    ------
+    ConfigurationError
+        An override cannot be read.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+    except HydraException as bad:
+        raise ConfigurationError(str(bad).splitlines()[0]) from bad
+
+
+def shown(config: RunConfig) -> str:
+    """Return the checked configuration as YAML."""
+    text, yaml = StringIO(), YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.dump(config.document(), text)
+    return text.getvalue()
+
+
+def _announced(config: RunConfig, plan: Mapping[str, JSON]) -> Event:
+    """Return the event that says what is about to run, and what it will cost."""
+    privacy, federation = private_plan_of(plan), config.federation
+    epsilons: list[JSON] = []
+    if privacy is not None:
+        for number in range(1, federation.rounds + 1):
+            accountant = registry.load("accounting", "pld").create(privacy.relation)
+            accountant.compose(privacy.event(number))
+            epsilons.append(accountant.epsilon(privacy.delta))
+    protection = "no differential privacy"
+    if privacy is not None:
+        protection = (
+            f"{privacy.mode}, noise multiplier {privacy.noise_multiplier:.3f}, "
+            f"ε {epsilons[-1]:.2f} at δ {privacy.delta:g} after {federation.rounds} rounds"
+        )
+    text = (
+        f"{plan['run']} on {config.backend.name}: {federation.sites} sites, "
+        f"{federation.rounds} rounds, {config.data.name} with {config.model.name}; "
+        f"{protection}; {config.encryption.scheme} encryption"
+    )
+    delta = 0.0 if privacy is None else privacy.delta
+    return {"event": "plan", "text": text, "epsilons": epsilons, "delta": delta}
+
+
+def private_plan_of(plan: Mapping[str, JSON]) -> PrivacyPlan | None:
+    """Return a plan document's privacy plan; None in mode `none`."""
+    section = plan["privacy"]
+    if not isinstance(section, dict) or section["mode"] == Mode.NONE:
+        return None
+    return PrivacyPlan.from_document(section)
 
 
 def make_plan(
@@ -255,10 +314,8 @@ def _folder(config: RunConfig, plan: Mapping[str, JSON]) -> Path:
     name = f"{stamp}-{str(plan['run'])[-6:]}"
     folder = Path(config.run_root).absolute() / name
     folder.mkdir(parents=True)
-    resolved = {**config.document(), "config_digest": config.digest()}
-    yaml = YAML(typ="safe")
-    yaml.default_flow_style = False
-    yaml.dump(resolved, folder / "resolved.yaml")
+    text = f"# config digest {config.digest()}\n{shown(config)}"
+    (folder / "resolved.yaml").write_text(text, encoding="utf-8")
     return folder
 
 

@@ -78,7 +78,7 @@ def _rounds(
     for event in (e for e in events if e["event"] == "released"):
         number = int(_number(event["round"]))
         sites = _texts(event["participants"])
-        metrics = _pooled(event["metrics"])
+        metrics = pooled(event["metrics"])
         ended = _number(event["now"])
         up, down = (
             _number(event[k]) / max(len(sites), 1) / max(parameters, 1)
@@ -173,10 +173,10 @@ def _timeline(events: Sequence[Event], start: float) -> list[Facts]:
 
 def _final(events: Sequence[Event]) -> Facts:
     finished = [e for e in events if e["event"] == "finished"]
-    return _pooled(finished[-1]["metrics"]) if finished else {}
+    return pooled(finished[-1]["metrics"]) if finished else {}
 
 
-def _pooled(metrics: JSON) -> Facts:
+def pooled(metrics: JSON) -> Facts:
     """Return the sites' metrics as one: means weighted by their test rows."""
     rows = [m for m in _values(metrics) if isinstance(m, dict) and "num_test" in m]
     total = sum(_number(m["num_test"]) for m in rows)

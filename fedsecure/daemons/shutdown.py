@@ -24,12 +24,17 @@ def on_stop() -> threading.Event:
     return stop
 
 
-def run_main(main: Callable[[Path], int], kit: Path) -> None:
-    """Run a daemon's main and exit: 0 done, 1 failed, 2 configuration, 3 refused."""
+def log_to_stderr() -> None:
+    """Log as systemd's journal likes it; no request lines of the HTTP client."""
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def run_main(main: Callable[[Path], int], kit: Path) -> None:
+    """Run a daemon's main and exit: 0 done, 1 failed, 2 configuration, 3 refused."""
+    log_to_stderr()
     try:
         sys.exit(main(kit))
     except FedsecureError as bad:

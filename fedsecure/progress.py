@@ -13,8 +13,6 @@ from fedsecure.backends import Event
 from fedsecure.summary import pooled
 from fedsecure.update import JSON
 
-_QUIET = ("httpx", "flwr", "alembic", "fedsecure", "matplotlib", "hydra", "asyncio")
-
 
 class Progress:
     """Prints a line for each event worth one.
@@ -165,10 +163,9 @@ def _percent(value: float | None) -> str:
 
 
 def quiet() -> None:
-    """Keep libraries' logs off the terminal; warnings of ours stay in the files."""
-    logging.getLogger().setLevel(logging.ERROR)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Keep logs of libraries and of refusals off the terminal; daemons keep theirs."""
+    # Flower sets its own logger's level when it is imported: a level would not hold.
+    logging.disable(logging.WARNING)
 
 
 def _scores(metrics: JSON, prefix: str) -> str:

@@ -1,40 +1,37 @@
 """Lease, journal and head on one machine: flock and SQLite.
 
-The lease is a flock, so the kernel frees it the moment its holder dies. A holder that
-hangs keeps it: watchers see its heartbeat stand still on their own monotonic clock and
-SIGKILL it through a pidfd. The lease is not in SQLite, because a process stopped inside
-a write transaction blocks every other writer; journal and head are, and every write
-compares the term in its own transaction (RESILIENCE.md section 5).
+The lease is a lock with a heartbeat. It is not in SQLite, because a process stopped
+inside a write transaction blocks every other writer; journal and head are, and every
+write compares the term in its own transaction (RESILIENCE.md section 5).
 """
 
 import contextlib
-import os
-import select
-import signal
+import json
 import sqlite3
-import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from fedsecure.clock import Clock, SystemClock
-from fedsecure.disk import Disk, Lock, SystemDisk
+from fedsecure.disk import Disk, SystemDisk
 from fedsecure.envelope import canonical
 from fedsecure.errors import (
     ConfigurationError,
     Conflict,
-    NotFound,
     OutcomeUnknown,
     StaleTerm,
     StorageError,
 )
+from fedsecure.heartbeat import Heartbeat
 from fedsecure.metadata import Engine, Head, JournalEntry, Lease, Step
 
+FORMAT = 1
 MAX_DETAIL_BYTES = 1 << 20
 _BUSY_SECONDS = 2.0
-_BEAT = struct.Struct("<qqQ")  # pid, its start time in clock ticks, heartbeat counter
-
+_NEVER = float("inf")
 _TABLES = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS term (id INTEGER PRIMARY KEY CHECK (id = 0), term INTEGER);
 INSERT OR IGNORE INTO term VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS journal (
@@ -43,6 +40,8 @@ CREATE TABLE IF NOT EXISTS journal (
   term INTEGER NOT NULL, detail BLOB NOT NULL, UNIQUE (run, round, step, site));
 CREATE TABLE IF NOT EXISTS head (
   run TEXT PRIMARY KEY, round INTEGER, sequence INTEGER, manifest BLOB, term INTEGER);
+PRAGMA user_version = 1;
+COMMIT;
 """
 
 
@@ -60,104 +59,87 @@ class EmbeddedLeases:
     def __init__(
         self, folder: Path, database: "Database", disk: Disk, clock: Clock
     ) -> None:
-        self._folder = folder
+        self._terms = folder / "terms"
         self._database = database
         self._disk = disk
-        self._clock = clock
-        self._lock: Lock | None = None
-        self._beats = 0
-        self._seen: tuple[bytes, float] = (b"", 0.0)
+        self._heartbeat = Heartbeat(folder, disk, clock)
+        self._lease: Lease | None = None
+        self._turn = threading.Lock()
 
     def read(self) -> Lease | None:
-        """Return the lease held now; ends a holder whose heartbeat stands still."""
-        if self._lock is not None:
-            return self._lease_file()
-        probe = self._try_lock()
-        if probe is not None:
-            probe.release()
-            return None
-        lease = self._lease_file()
-        if lease is not None:
-            self._watch(lease)
-        return lease
+        """Return the lease held now; ends a holder whose heartbeat stands still.
+
+        Raises
+        ------
+        StorageError
+            Could not ask; that is not a free lease.
+        """
+        with self._turn:
+            newest = self._newest()
+            held = self._heartbeat.watch(_NEVER if newest is None else newest.ttl)
+            return newest if held else None
 
     def acquire(self, holder: str, address: str, ttl: float) -> Lease | None:
-        """Take the flock, raise the term in file and database, then lead."""
-        lock = self._try_lock()
-        if lock is None:
-            self.read()
-            return None
-        try:
-            before = self._lease_file()
-            floor = max(0 if before is None else before.term, self._database.term())
-            lease = Lease(holder, address, floor + 1, ttl)
-            self._beat()
-            self._write(lease)
-            self._database.raise_term(lease.term)
-        except BaseException:
-            lock.release()
-            raise
-        self._lock = lock
-        return lease
+        """Take the lock, raise the term in file and database, then lead.
+
+        Raises
+        ------
+        StorageError
+            Could not ask, or a term could not be made durable: nobody leads by this.
+        """
+        with self._turn:
+            newest = self._newest()
+            if self._heartbeat.held or not self._heartbeat.take():
+                self._heartbeat.watch(_NEVER if newest is None else newest.ttl)
+                return None
+            try:
+                self._lease = self._next(holder, address, ttl)
+            except BaseException:
+                self._heartbeat.free()
+                raise
+            return self._lease
 
     def renew(self, lease: Lease) -> Lease | None:
-        """Beat; None if the lock is not held by this object, or for another term."""
-        current = self._lease_file()
-        if self._lock is None or current is None or current.term != lease.term:
-            return None
-        self._beat()
-        return lease
+        """Beat; None if this object holds no lock, or leads under another term."""
+        with self._turn:
+            if not self._heartbeat.held or self._lease != lease:
+                return None
+            self._heartbeat.beat()
+            return lease
 
     def release(self, lease: Lease) -> None:
-        """Give the flock up."""
-        current = self._lease_file()
-        held = current is not None and current.term == lease.term
-        if self._lock is not None and held:
-            self._lock.release()
-            self._lock = None
+        """Give the lock up."""
+        with self._turn:
+            if self._lease == lease:
+                self._lease = None
+                self._heartbeat.free()
 
-    def _try_lock(self) -> Lock | None:
-        try:
-            return self._disk.lock(self._folder / "lease.lock")
-        except StorageError:
+    def _next(self, holder: str, address: str, ttl: float) -> Lease:
+        newest = self._newest()  # again: this time nobody else can raise it
+        floor = max(0 if newest is None else newest.term, self._database.term())
+        lease = Lease(holder, address, floor + 1, ttl)
+        # One file a term, whole or not at all: a torn line would stay for ever.
+        self._disk.write_once(self._path(lease.term), canonical(asdict(lease)))
+        for name in self._disk.listdir(self._terms)[:-2]:
+            self._disk.delete(self._terms / name)
+        self._database.raise_term(lease.term)
+        return lease
+
+    def _newest(self) -> Lease | None:
+        names = self._disk.listdir(self._terms)
+        if not names:
             return None
-
-    def _watch(self, lease: Lease) -> None:
-        beat = self._read("heartbeat")
-        now = self._clock.now()
-        if beat != self._seen[0] or not beat:
-            self._seen = (beat, now)
-        elif now - self._seen[1] > lease.ttl and len(beat) == _BEAT.size:
-            pid, started, _ = _BEAT.unpack(beat)
-            end_process(pid, started)
-            self._seen = (b"", now)
-
-    def _beat(self) -> None:
-        self._beats += 1
-        pid = os.getpid()
-        data = _BEAT.pack(pid, started_at(pid), self._beats)
-        # Not durable on purpose: a heartbeat of a machine that went down says nothing.
-        temporary = self._folder / f".heartbeat-{pid}-{id(self)}"
-        with _asked(f"write {temporary}"):
-            temporary.write_bytes(data)
-            temporary.replace(self._folder / "heartbeat")
-
-    def _lease_file(self) -> Lease | None:
-        parts = self._read("lease").decode(errors="replace").splitlines()
-        if not parts:
-            return None
-        holder, address, term, ttl = parts[-1].split("\t")
-        return Lease(holder, address, int(term), float(ttl))
-
-    def _write(self, lease: Lease) -> None:
-        line = f"{lease.holder}\t{lease.address}\t{lease.term}\t{lease.ttl}\n"
-        self._disk.append(self._folder / "lease", line.encode())
-
-    def _read(self, name: str) -> bytes:
+        path = self._terms / names[-1]
         try:
-            return self._disk.read(self._folder / name, 1 << 24)
-        except NotFound:
-            return b""
+            lease = Lease(**json.loads(self._disk.read(path, 1 << 16)))
+        except (ValueError, TypeError) as bad:
+            raise StorageError(f"{path} is not a lease") from bad
+        if path != self._path(lease.term):
+            raise StorageError(f"{path} is of term {lease.term}")
+        return lease
+
+    def _path(self, term: int) -> Path:
+        return self._terms / f"{term:016d}"
 
 
 class Database:
@@ -168,7 +150,14 @@ class Database:
         self._local = threading.local()
         with _asked(f"make {path}"):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.connection().executescript(_TABLES)
+            connection = self.connection()
+            found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if found == 0:
+                self._make_tables(connection)
+        if found > FORMAT:
+            raise ConfigurationError(
+                f"{path} is of format {found}, this version knows {FORMAT}: upgrade it"
+            )
 
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection: WAL, synchronous=FULL."""
@@ -192,19 +181,27 @@ class Database:
         StorageError
             Nothing was written.
         """
-        connection = self.connection()
         with _asked("begin a transaction"):
+            connection = self.connection()
             connection.execute("BEGIN IMMEDIATE")
         try:
             with _asked("write"):
                 yield connection
         except BaseException:
-            connection.execute("ROLLBACK")
+            _roll_back(connection)
             raise
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as failed:
+            _roll_back(connection)
             raise OutcomeUnknown(f"commit to {self._path}: {failed}") from failed
+
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.executescript(_TABLES)
+        except sqlite3.Error:
+            _roll_back(connection)
+            raise
 
     def term(self) -> int:
         """Return the highest term that ever led."""
@@ -281,47 +278,18 @@ def create(settings: Mapping[str, object]) -> Engine:
     if not isinstance(path, str | Path) or not Path(path).is_absolute():
         raise ConfigurationError(f"lease path={path!r}, must be an absolute folder")
     folder = Path(path)
-    database = Database(folder / "journal.sqlite")
     _refuse_network(folder)
+    database = Database(folder / "journal.sqlite")
     leases = EmbeddedLeases(folder, database, SystemDisk(), SystemClock())
     return Engine(leases, EmbeddedJournal(database))
-
-
-def started_at(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    return int(stat.rsplit(")", 1)[1].split()[19])
-
-
-def end_process(pid: int, started: int) -> bool:
-    """SIGKILL the process that has this id and start time; wait until it is gone.
-
-    Never this process itself, and never one that only took over the number.
-    """
-    if pid == os.getpid() or not started:
-        return False
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return False
-    try:
-        if started_at(pid) != started:
-            return False
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        select.select([descriptor], [], [], 1.0)
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _compare_term(connection: sqlite3.Connection, term: int) -> None:
     highest = int(connection.execute("SELECT term FROM term").fetchone()[0])
     if term < highest:
         raise StaleTerm(f"term {term} may not write: term {highest} leads")
-    connection.execute("UPDATE term SET term = ?", (term,))
+    if term > highest:
+        connection.execute("UPDATE term SET term = ?", (term,))
 
 
 def _insert(connection: sqlite3.Connection, term: int, entry: JournalEntry) -> None:
@@ -329,29 +297,31 @@ def _insert(connection: sqlite3.Connection, term: int, entry: JournalEntry) -> N
         raise StorageError(
             f"journal detail of {len(entry.detail)} bytes, at most {MAX_DETAIL_BYTES}"
         )
+    row = (entry.run, entry.round, str(entry.step), entry.site, entry.detail)
     known = connection.execute(
-        "SELECT 1 FROM journal WHERE operation = ?", (entry.operation,)
+        "SELECT run, round, step, site, detail FROM journal WHERE operation = ?",
+        (entry.operation,),
     ).fetchone()
-    if known:
+    if known == row:
         return
     try:
         connection.execute(
-            "INSERT INTO journal (run, round, step, site, operation, term, detail) "
+            "INSERT INTO journal (run, round, step, site, detail, operation, term) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                entry.run,
-                entry.round,
-                str(entry.step),
-                entry.site,
-                entry.operation,
-                term,
-                entry.detail,
-            ),
+            (*row, entry.operation, term),
         )
     except sqlite3.IntegrityError as twice:
         raise Conflict(
-            f"{entry.step} of round {entry.round} {entry.site} was written before"
+            f"{entry.step} of round {entry.round} {entry.site} was written before, or "
+            f"operation {entry.operation} for something else"
         ) from twice
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # SQLite may have rolled back by itself, for example when the disk is full.
+    if connection.in_transaction:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
 
 
 def _head(connection: sqlite3.Connection, run: str) -> Head | None:

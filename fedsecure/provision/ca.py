@@ -229,7 +229,7 @@ def _check_dates(chain: Sequence[x509.Certificate], now: datetime) -> None:
         if now >= found.not_valid_after_utc:
             raise KitError(
                 f"tls.crt expired on {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: "
-                "renew it with `fedsecure provision --renew NAME`"
+                "renew it where the authority is, then copy tls.crt into this kit"
             )
         if now < found.not_valid_before_utc:
             raise KitError(

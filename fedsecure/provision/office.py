@@ -137,6 +137,25 @@ def _refuse_open(folder: Path) -> None:
             raise KitError(f"{path} can be read by others: chmod go-rwx {path}")
 
 
+def read_passphrase(path: Path) -> bytes:
+    """Return the passphrase in a file: its first line, without the line's end.
+
+    Raises
+    ------
+    KitError
+        Missing, empty, or readable by others.
+    """
+    try:
+        line = SystemDisk().read(path, _SMALL).split(b"\n", 1)[0].rstrip(b"\r")
+    except NotFound as missing:
+        raise KitError(f"{path} is missing: it must hold the passphrase") from missing
+    if path.stat().st_mode & 0o077:
+        raise KitError(f"{path} can be read by others: chmod 600 {path}")
+    if not line:
+        raise KitError(f"{path}: the first line is empty, it must be the passphrase")
+    return line
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

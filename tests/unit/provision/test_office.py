@@ -5,7 +5,7 @@ import pytest
 
 from fedsecure.errors import KitError
 from fedsecure.provision.ca import ISSUING_DAYS, LEAF_DAYS, check_certificate, issue
-from fedsecure.provision.office import open_office
+from fedsecure.provision.office import open_office, read_passphrase
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=ISSUING_DAYS - LEAF_DAYS + 1)
@@ -126,3 +126,39 @@ def test_the_root_key_is_asked_for_when_it_is_needed(tmp_path: Path) -> None:
     (tmp_path / "ca" / "root.key").unlink()
     with pytest.raises(KitError, match=r"root\.key is missing: bring"):
         open_office(tmp_path, "heart", LATER, None)
+
+
+@pytest.mark.parametrize("text", [b"three officers", b"three officers\r\nnote\n"])
+def test_a_passphrase_is_the_first_line_of_its_file(
+    tmp_path: Path, text: bytes
+) -> None:
+    path = tmp_path / "passphrase"
+    path.write_bytes(text)
+    path.chmod(0o600)
+    assert read_passphrase(path) == b"three officers"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_passphrase_that_others_may_read_is_refused(
+    tmp_path: Path, mode: int
+) -> None:
+    path = tmp_path / "passphrase"
+    path.write_bytes(b"three officers")
+    path.chmod(mode)
+    with pytest.raises(KitError, match="chmod 600") as refused:
+        read_passphrase(path)
+    assert "three" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"\nsecond line"])
+def test_an_empty_passphrase_is_none(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "passphrase"
+    path.write_bytes(text)
+    path.chmod(0o600)
+    with pytest.raises(KitError, match="first line is empty"):
+        read_passphrase(path)
+
+
+def test_a_missing_passphrase_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="nowhere is missing"):
+        read_passphrase(tmp_path / "nowhere")

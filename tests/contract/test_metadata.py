@@ -1,0 +1,357 @@
+"""What every engine promises, asked of every plug of the socket and of the fake."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedsecure import registry
+from fedsecure.errors import Conflict, StaleTerm
+from fedsecure.metadata import Engine, Head, JournalEntry, Step
+from tests.fakes import metadata as fake
+from tests.fakes.clock import FakeClock
+
+OPEN = JournalEntry("run", 1, Step.OPEN, "", "op-open", b'{"deadline":1}')
+UPDATE = JournalEntry("run", 1, Step.UPDATE, "site-1", "op-update", b"{}")
+HEAD = Head("run", 1, 1, b"m" * 32, 1)
+NEXT = Head("run", 2, 2, b"n" * 32, 1)
+
+
+@pytest.fixture(params=[*registry.names("metadata"), "fake"])
+def member(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Engine]:
+    """Return a function that gives each caller its own view of one engine."""
+    if request.param == "fake":
+        state = fake.State(FakeClock())
+        return lambda: fake.engine(state)
+    create = registry.load("metadata", request.param).create
+
+    def made() -> Engine:
+        engine: Engine = create({"path": tmp_path / "lease"})
+        return engine
+
+    return made
+
+
+# --- lease ----------------------------------------------------------------------------
+
+
+def test_free_lease_is_none(member: Callable[[], Engine]) -> None:
+    assert member().leases.read() is None
+
+
+def test_first_term_is_above_zero(member: Callable[[], Engine]) -> None:
+    lease = member().leases.acquire("agg-1", "host:1", 3.0)
+    assert lease is not None
+    assert (lease.holder, lease.address, lease.ttl) == ("agg-1", "host:1", 3.0)
+    assert lease.term >= 1
+
+
+def test_held_lease_is_not_acquired_by_another(member: Callable[[], Engine]) -> None:
+    one, two = member(), member()
+    assert one.leases.acquire("agg-1", "a", 3.0) is not None
+    assert two.leases.acquire("agg-2", "b", 3.0) is None
+
+
+def test_held_lease_is_not_acquired_again_by_its_holder(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    lease = one.leases.acquire("agg-1", "a", 3.0)
+    assert one.leases.acquire("agg-1", "a", 3.0) is None
+    assert one.leases.read() == lease
+
+
+def test_everybody_reads_who_holds_it(member: Callable[[], Engine]) -> None:
+    one, two = member(), member()
+    lease = one.leases.acquire("agg-1", "a\tb\n", 3.0)
+    assert one.leases.read() == lease
+    assert two.leases.read() == lease
+
+
+def test_holder_renews(member: Callable[[], Engine]) -> None:
+    one = member()
+    lease = one.leases.acquire("agg-1", "a", 3.0)
+    assert lease is not None
+    assert one.leases.renew(lease) == lease
+
+
+def test_released_lease_is_free_at_once(member: Callable[[], Engine]) -> None:
+    one, two = member(), member()
+    lease = one.leases.acquire("agg-1", "a", 3.0)
+    assert lease is not None
+    one.leases.release(lease)
+    assert two.leases.read() is None
+    assert two.leases.acquire("agg-2", "b", 3.0) is not None
+
+
+def test_release_is_idempotent(member: Callable[[], Engine]) -> None:
+    one, two = member(), member()
+    lease = one.leases.acquire("agg-1", "a", 3.0)
+    assert lease is not None
+    one.leases.release(lease)
+    assert two.leases.acquire("agg-2", "b", 3.0) is not None
+    one.leases.release(lease)
+    assert two.leases.read() is not None
+
+
+def test_released_lease_is_not_renewed(member: Callable[[], Engine]) -> None:
+    one, two = member(), member()
+    lease = one.leases.acquire("agg-1", "a", 3.0)
+    assert lease is not None
+    one.leases.release(lease)
+    assert one.leases.renew(lease) is None
+    assert two.leases.acquire("agg-2", "b", 3.0) is not None
+    assert one.leases.renew(lease) is None
+
+
+def test_lease_of_an_earlier_term_neither_renews_nor_releases(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    old = one.leases.acquire("agg-1", "a", 3.0)
+    assert old is not None
+    one.leases.release(old)
+    new = one.leases.acquire("agg-1", "a", 3.0)
+    assert new is not None
+    assert one.leases.renew(old) is None
+    one.leases.release(old)
+    assert one.leases.renew(new) == new
+
+
+def test_terms_rise_with_every_leadership(member: Callable[[], Engine]) -> None:
+    terms = []
+    for turn in range(6):
+        one = member()
+        lease = one.leases.acquire(f"agg-{turn % 2}", "a", 3.0)
+        assert lease is not None
+        terms.append(lease.term)
+        one.leases.release(lease)
+    assert terms == sorted(set(terms))
+
+
+def test_one_of_many_threads_leads(member: Callable[[], Engine]) -> None:
+    engines = [member() for _ in range(8)]
+    start = threading.Barrier(len(engines))
+    won: list[int] = []
+
+    def campaign(number: int) -> None:
+        start.wait()
+        if engines[number].leases.acquire(f"agg-{number}", "a", 3.0) is not None:
+            won.append(number)
+
+    threads = [threading.Thread(target=campaign, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+
+
+# --- term -----------------------------------------------------------------------------
+
+
+def test_lower_term_is_refused_after_an_acquisition(
+    member: Callable[[], Engine],
+) -> None:
+    one, two = member(), member()
+    old = one.leases.acquire("agg-1", "a", 3.0)
+    assert old is not None
+    one.leases.release(old)
+    assert two.leases.acquire("agg-2", "b", 3.0) is not None
+    with pytest.raises(StaleTerm):
+        one.journal.append(old.term, [OPEN])
+    with pytest.raises(StaleTerm):
+        one.journal.advance(old.term, None, HEAD)
+    assert list(one.journal.entries("run", 0)) == []
+    assert one.journal.head("run") is None
+
+
+def test_lower_term_is_refused_after_a_write(member: Callable[[], Engine]) -> None:
+    one, two = member(), member()
+    two.journal.append(7, [OPEN])
+    with pytest.raises(StaleTerm):
+        one.journal.append(6, [UPDATE])
+
+
+def test_refused_write_of_an_old_term_is_refused_as_a_repeat_too(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(1, [OPEN])
+    one.journal.append(2, [])
+    with pytest.raises(StaleTerm):
+        one.journal.append(1, [OPEN])
+
+
+def test_next_term_is_above_every_term_written(member: Callable[[], Engine]) -> None:
+    # The floor: a restored lease board cannot hand out a term that led before.
+    one = member()
+    one.journal.append(41, [OPEN])
+    lease = one.leases.acquire("agg-1", "a", 3.0)
+    assert lease is not None
+    assert lease.term == 42
+
+
+# --- journal --------------------------------------------------------------------------
+
+
+def test_everybody_reads_entries_in_the_order_written(
+    member: Callable[[], Engine],
+) -> None:
+    one, two = member(), member()
+    one.journal.append(1, [OPEN, UPDATE])
+    later = JournalEntry("run", 1, Step.UPDATE, "site-0", "op-2", b"\x00\xff")
+    one.journal.append(1, [later])
+    assert list(two.journal.entries("run", 0)) == [OPEN, UPDATE, later]
+
+
+def test_entries_of_other_runs_and_earlier_rounds_are_left_out(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    second = replace(OPEN, round=2, operation="op-2")
+    other = replace(OPEN, run="other", operation="op-3")
+    one.journal.append(1, [OPEN, second, other])
+    assert list(one.journal.entries("run", 2)) == [second]
+
+
+def test_second_append_of_one_operation_is_no_second_entry(
+    member: Callable[[], Engine],
+) -> None:
+    one, two = member(), member()
+    one.journal.append(1, [UPDATE])
+    two.journal.append(2, [UPDATE])
+    assert list(one.journal.entries("run", 0)) == [UPDATE]
+
+
+def test_second_update_of_one_site_is_a_conflict(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(1, [UPDATE])
+    with pytest.raises(Conflict):
+        one.journal.append(1, [replace(UPDATE, operation="op-2")])
+    assert list(one.journal.entries("run", 0)) == [UPDATE]
+
+
+def test_operation_that_was_something_else_is_a_conflict(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(1, [UPDATE])
+    with pytest.raises(Conflict):
+        one.journal.append(1, [replace(UPDATE, site="site-2")])
+
+
+def test_all_entries_are_written_or_none(member: Callable[[], Engine]) -> None:
+    one = member()
+    one.journal.append(1, [UPDATE])
+    twice = replace(UPDATE, operation="op-2")
+    with pytest.raises(Conflict):
+        one.journal.append(1, [OPEN, twice])
+    assert list(one.journal.entries("run", 0)) == [UPDATE]
+    one.journal.append(1, [OPEN])
+
+
+def test_sites_are_kept_apart(member: Callable[[], Engine]) -> None:
+    one = member()
+    entries = [replace(UPDATE, site=f"s-{n}", operation=f"op-{n}") for n in range(5)]
+    one.journal.append(1, entries)
+    assert list(one.journal.entries("run", 1)) == entries
+
+
+def test_threads_write_every_entry_once(member: Callable[[], Engine]) -> None:
+    one = member()
+
+    def work(site: int) -> None:
+        for number in range(1, 6):
+            entry = replace(UPDATE, round=number, site=f"s-{site}")
+            one.journal.append(1, [replace(entry, operation=f"op-{site}-{number}")])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(one.journal.entries("run", 0))) == 20
+
+
+# --- head -----------------------------------------------------------------------------
+
+
+def test_run_without_a_release_has_no_head(member: Callable[[], Engine]) -> None:
+    assert member().journal.head("run") is None
+
+
+def test_head_moves_with_its_release_entry(member: Callable[[], Engine]) -> None:
+    one, two = member(), member()
+    one.journal.advance(1, None, HEAD)
+    assert two.journal.head("run") == HEAD
+    (entry,) = two.journal.entries("run", 0)
+    assert (entry.step, entry.round) == (Step.RELEASE, 1)
+    assert entry.detail == b'{"manifest":"' + b"6d" * 32 + b'","sequence":1}'
+
+
+def test_head_that_is_not_the_expected_one_is_a_conflict(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.advance(1, None, HEAD)
+    for expected in (None, NEXT):
+        with pytest.raises(Conflict):
+            one.journal.advance(1, expected, NEXT)
+    assert one.journal.head("run") == HEAD
+    assert len(list(one.journal.entries("run", 0))) == 1
+
+
+def test_repeated_advance_is_no_second_release(member: Callable[[], Engine]) -> None:
+    one = member()
+    one.journal.advance(1, None, HEAD)
+    one.journal.advance(1, None, HEAD)
+    assert one.journal.head("run") == HEAD
+    assert len(list(one.journal.entries("run", 0))) == 1
+
+
+def test_second_release_of_one_round_is_a_conflict(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.advance(1, None, HEAD)
+    second = replace(HEAD, sequence=2, manifest=b"x" * 32)
+    with pytest.raises(Conflict):
+        one.journal.advance(1, HEAD, second)
+    assert one.journal.head("run") == HEAD
+
+
+def test_runs_have_their_own_heads(member: Callable[[], Engine]) -> None:
+    one = member()
+    one.journal.advance(1, None, HEAD)
+    other = replace(HEAD, run="other")
+    one.journal.advance(1, None, other)
+    assert one.journal.head("run") == HEAD
+    assert one.journal.head("other") == other
+
+
+def test_one_of_many_threads_advances(member: Callable[[], Engine]) -> None:
+    engines = [member() for _ in range(6)]
+    start = threading.Barrier(len(engines))
+    done: list[str] = []
+
+    def work(number: int) -> None:
+        start.wait()
+        try:
+            engines[number].journal.advance(
+                1, None, replace(HEAD, sequence=number, manifest=bytes([number]) * 32)
+            )
+            done.append("moved")
+        except Conflict:
+            done.append("conflict")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == ["conflict"] * 5 + ["moved"]

@@ -42,7 +42,11 @@ class Store(Protocol):
         ...
 
     def keys(self, prefix: str) -> tuple[str, ...]:
-        """Return all keys that start with `prefix`, sorted."""
+        """Return all keys that start with `prefix`, sorted.
+
+        Up to its last ``/`` the prefix must be a key, so that nothing outside the
+        store can be listed. What is there and has no key's name is left out.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -58,9 +62,28 @@ def check_key(key: str) -> str:
     ConfigurationError
         Otherwise; nothing was touched.
     """
-    for part in key.split("/"):
-        if not _PART.fullmatch(part) or part in {".", ".."} or part.startswith(".tmp-"):
-            raise ConfigurationError(
-                f"store key {key!r}: parts must be 1 to 255 of A-Z a-z 0-9 . _ -"
-            )
+    if not is_key(key):
+        raise ConfigurationError(
+            f"store key {key!r}: parts must be 1 to 255 of A-Z a-z 0-9 . _ -"
+        )
     return key
+
+
+def is_key(key: str) -> bool:
+    """Return whether every part of `key` is a plain name."""
+    return all(
+        _PART.fullmatch(part) and part not in {".", ".."} and part[:5] != ".tmp-"
+        for part in key.split("/")
+    )
+
+
+def folder_of(prefix: str) -> str:
+    """Return the part of a prefix up to its last ``/``, checked; "" if there is none.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no key.
+    """
+    folder, slash, _ = prefix.rpartition("/")
+    return check_key(folder) if slash else ""

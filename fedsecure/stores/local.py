@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedsecure.disk import Disk, SystemDisk
 from fedsecure.errors import ConfigurationError
-from fedsecure.stores import Store, check_key
+from fedsecure.stores import Store, check_key, folder_of, is_key
 
 
 class LocalStore:
@@ -25,11 +25,10 @@ class LocalStore:
 
     def keys(self, prefix: str) -> tuple[str, ...]:
         """Return keys that start with `prefix`, sorted."""
-        folder = prefix.rsplit("/", 1)[0] if "/" in prefix else ""
-        start = self._root / folder
-        found = self._disk.listdir(start)
+        folder = folder_of(prefix)
+        found = self._disk.listdir(self._root / folder)
         names = (f"{folder}/{name}" if folder else name for name in found)
-        return tuple(name for name in names if name.startswith(prefix))
+        return tuple(n for n in names if n.startswith(prefix) and is_key(n))
 
     def delete(self, key: str) -> None:
         """Remove the file."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 
 from fedsecure.errors import AlreadyExists, NotFound, VerificationError
-from fedsecure.stores import Store, check_key
+from fedsecure.stores import Store, check_key, folder_of
 
 
 class MemoryStore:
@@ -32,6 +32,7 @@ class MemoryStore:
 
     def keys(self, prefix: str) -> tuple[str, ...]:
         """Return keys that start with `prefix`, sorted."""
+        folder_of(prefix)
         return tuple(sorted(k for k in tuple(self._objects) if k.startswith(prefix)))
 
     def delete(self, key: str) -> None:

@@ -1,0 +1,79 @@
+"""A store in a dict that can be down, lose power at a put, or change its bytes."""
+
+import threading
+
+from fedsecure.errors import AlreadyExists, NotFound, StorageError, VerificationError
+from fedsecure.stores import check_key, folder_of
+from tests.fakes.disk import PowerLost
+
+
+class Power:
+    """What all stores of one writer share: it dies before its n-th put or delete."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.dies_at = dies_at
+        self.steps = 0
+
+    def step(self) -> None:
+        """Count one durable step, or die before it; dead stays dead."""
+        if self.dies_at is not None and self.steps + 1 >= self.dies_at:
+            raise PowerLost
+        self.steps += 1
+
+
+class FlakyStore:
+    """Write once, in memory.
+
+    Attributes
+    ----------
+    objects : dict of str to bytes
+        What it holds; a test may change it, as a bad disk or an attacker does.
+    down : bool
+        Every call is refused with `StorageError`.
+    power : Power
+        The writer's; give a new one to go on after its death.
+    """
+
+    def __init__(self, power: Power | None = None) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.down = False
+        self.power = power or Power()
+        self._turn = threading.Lock()
+
+    def get(self, key: str, max_bytes: int) -> bytes:
+        self._reach()
+        value = self.objects.get(check_key(key))
+        if value is None:
+            raise NotFound(f"{key}: no such object")
+        if len(value) > max_bytes:
+            raise VerificationError(f"{key}: {len(value)} bytes, at most {max_bytes}")
+        return value
+
+    def put(self, key: str, value: bytes) -> None:
+        self._reach()
+        with self._turn:
+            if check_key(key) in self.objects:
+                raise AlreadyExists(f"{key} exists")
+            self.power.step()
+            self.objects[key] = bytes(value)
+
+    def keys(self, prefix: str) -> tuple[str, ...]:
+        self._reach()
+        folder_of(prefix)
+        return tuple(sorted(k for k in tuple(self.objects) if k.startswith(prefix)))
+
+    def delete(self, key: str) -> None:
+        self._reach()
+        check_key(key)
+        self.power.step()
+        self.objects.pop(key, None)
+
+    def flip(self, key: str, at: int = -1) -> None:
+        """Change one bit of an object."""
+        data = bytearray(self.objects[key])
+        data[at] ^= 1
+        self.objects[key] = bytes(data)
+
+    def _reach(self) -> None:
+        if self.down:
+            raise StorageError("store is down")

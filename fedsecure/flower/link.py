@@ -5,14 +5,15 @@ begins with this file and its contract tests (FLOWER.md sections 3 and 10).
 """
 
 import hashlib
-import os
+import importlib.util
 import threading
 import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.clientapp import ClientApp
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
@@ -24,12 +25,14 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
 )
 from flwr.proto.task_pb2 import Task
+from flwr.server.superlink.fleet.vce.backend import BackendConfig
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.in_memory_linkstate import (
     InMemoryLinkState,
     RunRecord,
 )
 from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
@@ -173,9 +176,47 @@ def site_nodes(grid: Grid, sites: Mapping[bytes, str]) -> dict[str, int]:
     return found
 
 
-def fresh_public_key() -> bytes:
-    """Return bytes that tell an in-memory node from the others."""
-    return os.urandom(32)
+def asked_nodes(grid: Grid, sites: int) -> dict[str, int]:
+    """Return the node id of every site by asking each node who it is.
+
+    For Flower's simulation, whose nodes have no keys; on a network it would believe
+    anyone, so nothing but the ray backend uses it.
+    """
+    found: dict[str, int] = {}
+    while len(found) < sites:
+        questions = [
+            Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
+            for node in set(grid.get_node_ids()) - set(found.values())
+        ]
+        for reply in grid.send_and_receive(questions):
+            if reply.has_content():
+                name = reply.content.config_records["config"]["site"]
+                found[str(name)] = reply.metadata.src_node_id
+    return found
+
+
+def run_on_ray(server: ServerApp, client: ClientApp, nodes: int, gpus: float) -> None:
+    """Run both apps on Flower's official simulation engine until the server ends.
+
+    Parameters
+    ----------
+    gpus : float
+        Share of a GPU a client gets; 0: none.
+
+    Raises
+    ------
+    ConfigurationError
+        Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigurationError(
+            "backend=ray needs the package ray: pip install 'fedsecure[simulation]'"
+        )
+    resources: BackendConfig = {"client_resources": {"num_cpus": 1.0, "num_gpus": gpus}}
+    # The deprecated entry point is the only one that takes objects and no project.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_simulation(server, client, nodes, backend_config=resources)
 
 
 def _post_reply(state: LinkState, reply: Message) -> None:

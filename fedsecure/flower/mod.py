@@ -31,7 +31,7 @@ from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
 from fedsecure.update import Layout, ModelUpdate, Vector, flatten, unflatten
 
 MAX_BYTES = 1 << 30
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
 """Names of the records a user's ClientApp gets and gives, as in Flower's examples."""
 
 Answering: TypeAlias = Callable[[Mapping[str, object], bytes], bytes]
@@ -64,9 +64,23 @@ def relayed(node_config: Mapping[str, object], data: bytes) -> bytes:
     return relay.ask(Path(path), data, MAX_BYTES)
 
 
-def client_app(answer: Answering = relayed) -> ClientApp:
-    """Return a ClientApp that hands every message to `answer`."""
+def client_app(
+    answer: Answering = relayed, name: Callable[[Mapping[str, object]], str] = str
+) -> ClientApp:
+    """Return a ClientApp that hands every message to `answer`.
+
+    Parameters
+    ----------
+    name : callable
+        node_config -> the site's name, told to who queries it; only Flower's
+        simulation asks, where nodes have no keys.
+    """
     app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        told = ConfigRecord({SITE: name(context.node_config)})
+        return Message(content=RecordDict({CONFIG: told}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:

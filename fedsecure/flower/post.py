@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
-from flwr.serverapp import Grid
+from flwr.serverapp import Grid as Grid
 
 from fedsecure.errors import VerificationError
 from fedsecure.flower import records

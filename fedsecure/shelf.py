@@ -17,6 +17,7 @@ from fedsecure.trainer import JSON
 from fedsecure.update import Layout, Vector
 
 _SMALL = 1 << 20
+_FLOAT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,17 @@ class Shelf:
     def plan(self) -> Mapping[str, JSON] | None:
         """Return the plan the run was joined under, or None."""
         data = self._read("plan", _SMALL)
-        return None if data is None else json.loads(data)
+        return None if data is None else _object(data)
 
     def keep_plan(self, document: Mapping[str, JSON]) -> None:
-        """Keep the plan; the first one stays."""
+        """Keep the plan.
+
+        Raises
+        ------
+        AlreadyExists
+            The run was joined under another plan, which stays. The other `keep` verbs
+            raise it too: what is on the shelf never changes.
+        """
         self._keep("plan", canonical(document))
 
     def layout(self) -> Layout | None:
@@ -52,7 +60,13 @@ class Shelf:
     def model(self, number: int) -> Vector | None:
         """Return the model after round `number` (0: the first model), or None."""
         data = self._read(f"model/{number}", self.max_bytes)
-        return None if data is None else np.frombuffer(data, dtype="<f8")
+        if data is None:
+            return None
+        if len(data) % _FLOAT_BYTES:
+            raise VerificationError(
+                f"model {number} has {len(data)} bytes, not float64"
+            )
+        return np.frombuffer(data, dtype="<f8")
 
     def keep_first_model(self, layout: Layout, model: Vector) -> None:
         """Keep layout and first model."""
@@ -66,7 +80,8 @@ class Shelf:
     def forget_models(self, before: int) -> None:
         """Remove the models of rounds below `before`, the first one excepted."""
         for key in self.store.keys(f"{self.run}/model/"):
-            if 0 < int(key.rsplit("/", 1)[1]) < before:
+            name = key.rsplit("/", 1)[1]
+            if name.isdecimal() and 0 < int(name) < before:
                 self.store.delete(key)
 
     def answer(self, number: int) -> bytes | None:
@@ -87,7 +102,7 @@ class Shelf:
         try:
             self.store.put(f"{self.run}/{name}", data)
         except AlreadyExists:
-            if self.store.get(f"{self.run}/{name}", len(data)) != data:
+            if self._read(name, max(len(data), self.max_bytes, _SMALL)) != data:
                 raise
 
 
@@ -102,8 +117,18 @@ def read_layout(data: bytes) -> Layout:
     try:
         rows = json.loads(data)
         pairs = [(str(name), tuple(int(s) for s in shape)) for name, shape in rows]
-    except (ValueError, TypeError, RecursionError) as bad:
+    except (ValueError, TypeError, OverflowError, RecursionError) as bad:
         raise VerificationError("layout is not a list of [name, shape]") from bad
     if not pairs or any(size <= 0 for _, shape in pairs for size in shape):
         raise VerificationError("layout is empty or holds a size below 1")
     return Layout(tuple(n for n, _ in pairs), tuple(s for _, s in pairs))
+
+
+def _object(data: bytes) -> Mapping[str, JSON]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as bad:
+        raise VerificationError("the plan on the shelf is not JSON") from bad
+    if not isinstance(value, dict):
+        raise VerificationError("the plan on the shelf is not a JSON object")
+    return value

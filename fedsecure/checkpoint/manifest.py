@@ -6,10 +6,11 @@ dead writers. A manifest is committed only by the head (RESILIENCE.md section 8)
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from fedsecure.envelope import canonical
-from fedsecure.errors import VerificationError
+from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 from fedsecure.update import JSON
 
@@ -73,12 +74,12 @@ class Manifest:
         return canonical({"format": FORMAT, **values})
 
 
-def read_manifest(data: bytes, keys: dict[str, VerifyKey]) -> Manifest:
+def read_manifest(data: bytes, keys: Mapping[str, VerifyKey]) -> Manifest:
     """Return a manifest signed by one of the aggregators.
 
     Parameters
     ----------
-    keys : dict of str to VerifyKey
+    keys : mapping of str to VerifyKey
         Aggregators' signing keys by name.
 
     Raises
@@ -95,14 +96,23 @@ def read_manifest(data: bytes, keys: dict[str, VerifyKey]) -> Manifest:
     except (ValueError, KeyError, TypeError, RecursionError) as bad:
         raise VerificationError("manifest is not by an aggregator we know") from bad
     writer.verify(signature, _LABEL + body)
+    try:
+        strict = canonical(values) == body
+    except ConfigurationError as bad:
+        raise VerificationError("manifest is not canonical JSON") from bad
+    if not strict:
+        raise VerificationError("manifest is not in canonical form")
     return _manifest(values)
 
 
 def _manifest(values: dict[str, JSON]) -> Manifest:
     expected = {f.name: f.type for f in fields(Manifest)}
-    if set(values) != {"format", *expected} or values["format"] != FORMAT:
+    known = values.get("format") == FORMAT and values["format"] is not True
+    if set(values) != {"format", *expected} or not known:
         raise VerificationError(f"manifest does not have the fields of format {FORMAT}")
     for name, kind in expected.items():
         if type(values[name]) is not kind:
             raise VerificationError(f"manifest field {name} is not of type {kind}")
+        if kind is int and int(str(values[name])) < 0:
+            raise VerificationError(f"manifest field {name}={values[name]}, below 0")
     return Manifest(**{name: values[name] for name in expected})  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from fedsecure.errors import (
     AlreadyExists,
@@ -19,6 +20,7 @@ from fedsecure.stores import Store
 log = logging.getLogger(__name__)
 
 _PROBE_BYTES = 4096
+T = TypeVar("T")
 
 
 class Replicas:
@@ -74,22 +76,19 @@ class Replicas:
     def put(self, key: str, value: bytes) -> None:
         """Write to every store; return once W hold it.
 
-        Equal bytes that are there already count: a repeat is no error.
+        Equal bytes that are there already count: a repeat is no error. A store that
+        holds other bytes (another writer's, or a copy gone bad) does not hold it.
 
         Raises
         ------
         NotEnoughReplicas
             Fewer than W hold it.
-        AlreadyExists
-            A store holds other bytes under this key.
         """
         held, failures = 0, []
         for name, store in self._stores:
             try:
                 _put_or_same(store, key, value)
                 held += 1
-            except AlreadyExists:
-                raise
             except StorageError as failed:
                 failures.append(f"{name}: {failed}")
         if failures:
@@ -100,47 +99,61 @@ class Replicas:
                 f"{self._quorum} must: {'; '.join(failures)}"
             )
 
-    def get(
-        self, key: str, max_bytes: int, good: Callable[[bytes], bool] = lambda _: True
-    ) -> bytes:
-        """Return the object from the first store whose bytes are `good`.
+    def get(self, key: str, max_bytes: int, read: Callable[[bytes], T]) -> T:
+        """Return what `read` makes of the first copy it accepts.
+
+        Parameters
+        ----------
+        read : callable
+            Stored bytes -> the verified thing; `VerificationError` passes a copy over.
 
         Raises
         ------
         NotFound
-            No store has it.
+            Every store was asked, and none has it.
         VerificationError
-            Every copy that was read is bad.
+            Every store was asked, and no copy is good.
+        StorageError
+            No good copy, and a store that could not be asked may have one.
         """
-        bad = []
+        bad, silent = [], []
         for name, store in self._stores:
             try:
-                value = store.get(key, max_bytes)
+                return read(store.get(key, max_bytes))
             except NotFound:
                 continue
-            except (StorageError, VerificationError) as failed:
-                bad.append(f"{name}: {failed}")
-                continue
-            if good(value):
-                return value
-            bad.append(f"{name}: changed")
-            log.error("store %s: %s was changed", name, key)
+            except VerificationError as changed:
+                log.error("store %s: %s: %s", name, key, changed)  # noqa: TRY400
+                bad.append(f"{name}: {changed}")
+            except StorageError as failed:
+                silent.append(f"{name}: {failed}")
+        if silent:
+            raise StorageError(f"{key}: no good copy: {'; '.join(silent + bad)}")
         if bad:
             raise VerificationError(f"{key}: no good copy: {'; '.join(bad)}")
         raise NotFound(f"{key}: in none of {len(self._stores)} stores")
 
     def keys(self, prefix: str) -> tuple[str, ...]:
-        """Return the keys any reachable store has, sorted."""
+        """Return the keys any reachable store has, sorted.
+
+        Raises
+        ------
+        StorageError
+            So few answered that a key on W stores may be on none of them.
+        """
         found: set[str] = set()
+        silent = []
         for name, store in self._stores:
             try:
                 found.update(store.keys(prefix))
             except StorageError as failed:
-                log.warning("store %s: %s", name, failed)
+                silent.append(f"{name}: {failed}")
+        if len(silent) >= self._quorum:
+            raise StorageError(f"{prefix}: could not be listed: {'; '.join(silent)}")
         return tuple(sorted(found))
 
     def delete(self, key: str) -> None:
-        """Delete from every store that can be reached."""
+        """Delete from every store that can be reached; the others keep it, logged."""
         for name, store in self._stores:
             try:
                 store.delete(key)
@@ -167,10 +180,13 @@ def _existing(path: Path) -> Path:
 def _put_or_same(store: Store, key: str, value: bytes) -> None:
     try:
         store.put(key, value)
-    except AlreadyExists:
-        try:
-            if store.get(key, len(value)) == value:
-                return
-        except VerificationError:
-            pass
-        raise
+    except AlreadyExists as other:
+        if not _holds(store, key, value):
+            raise AlreadyExists(f"{key} holds other bytes") from other
+
+
+def _holds(store: Store, key: str, value: bytes) -> bool:
+    try:
+        return store.get(key, len(value)) == value
+    except VerificationError:  # it is larger
+        return False

@@ -1,8 +1,8 @@
 """Bytes at rest: AES-256-GCM chunks under a fresh key, wrapped to each aggregator.
 
-Chunks follow STREAM (Hoang, Reyhanitabar, Rogaway, Vizar 2015): the nonce holds a random
-prefix, the chunk's number and whether it is the last, so chunks cannot be dropped,
-swapped or cut off. The key is new for every sealing and never used again.
+Chunks follow STREAM (Hoang, Reyhanitabar, Rogaway, Vizar 2015): the nonce holds a
+random prefix, the chunk's number and whether it is the last, so chunks cannot be
+dropped, swapped or cut off. The key is new for every sealing and never used again.
 """
 
 import json
@@ -20,7 +20,7 @@ from fedsecure.update import JSON
 
 FORMAT = 1
 CHUNK_BYTES = 8 << 20
-_KEY_BYTES, _PREFIX_BYTES, _TAG_BYTES = 32, 7, 16
+_KEY_BYTES, _PREFIX_BYTES = 32, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,9 @@ def unseal(sealed: Sealed, name: str, key: BoxKey, context: bytes) -> bytes:
     wrap = sealed.wraps.get(name)
     if wrap is None:
         raise VerificationError(f"not sealed to {name}")
+    if not sealed.chunks or len(sealed.prefix) != _PREFIX_BYTES:
+        # Without a chunk nothing would be authenticated.
+        raise VerificationError("a sealed stream has a prefix of 7 bytes and a chunk")
     cipher = AESGCM(key.open(wrap, _info(context)))
     try:
         plain = b"".join(
@@ -134,12 +137,16 @@ def from_bytes(data: bytes) -> Sealed:
         if head["format"] != FORMAT:
             raise VerificationError(f"sealed object of format {head['format']!r}")
         wraps = {str(k): bytes.fromhex(v) for k, v in head["wraps"].items()}
-        prefix, size = bytes.fromhex(head["prefix"]), int(head["size"])
-        lengths = [int(n) for n in head["chunks"]]
+        prefix, size = bytes.fromhex(head["prefix"]), head["size"]
+        lengths = list(head["chunks"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
         raise VerificationError("sealed object is not well formed") from bad
-    if min(lengths, default=-1) < 0 or 4 + length + sum(lengths) != len(data):
-        raise VerificationError("sealed object: chunk lengths do not add up")
+    if any(type(n) is not int or n < 0 for n in (size, *lengths)):
+        raise VerificationError("sealed object: a size is not a count")
+    if not lengths or 4 + length + sum(lengths) != len(data) or size > len(data):
+        raise VerificationError("sealed object: sizes do not add up")
+    if len(prefix) != _PREFIX_BYTES:
+        raise VerificationError(f"sealed object: nonce prefix of {len(prefix)} bytes")
     chunks, start = [], 4 + length
     for n in lengths:
         chunks.append(data[start : start + n])

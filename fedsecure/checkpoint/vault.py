@@ -1,10 +1,11 @@
 """What aggregators keep of a run: updates while a round is open, releases for good.
 
-Everything is sealed to the aggregators before it reaches a store; a store sees names and
-sizes. Updates go once their release is published: a later thief of the run key finds
-nothing to open.
+Everything is sealed to the aggregators before it reaches a store; a store sees names
+and sizes. Updates go once their release is published: a later thief of the run key
+finds nothing to open.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 
@@ -13,10 +14,13 @@ from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import Clock
 from fedsecure.envelope import Kind, parse, verify
-from fedsecure.errors import VerificationError
+from fedsecure.errors import StorageError, VerificationError
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.metadata import Head
 from fedsecure.release import Release, read_release
+from fedsecure.release import root as root_of
+
+log = logging.getLogger(__name__)
 
 _HEAD_MARGIN = 1 << 20
 
@@ -37,7 +41,7 @@ class Vault:
         Largest plain object.
     """
 
-    def __init__(  # noqa: PLR0913 - an aggregator's keys and those of the others
+    def __init__(  # noqa: PLR0913, PLR0917 - its keys and the others'
         self,
         replicas: Replicas,
         name: str,
@@ -60,26 +64,38 @@ class Vault:
         self._digests: dict[bytes, bytes] = {}
 
     def keep(self, name: str, data: bytes) -> None:
-        """Seal `data` and put it on W of N stores; a repeat finds the first one."""
-        if name in self._replicas.keys(name):
-            # Sealing is randomised: the object of an earlier attempt is as good, if it
-            # opens to the same bytes; on fewer than W stores it is written again.
-            sealed = self._replicas.get(name, self._limit)
-            if self._open(sealed, name) == data:
-                self._replicas.put(name, sealed)
-                return
-        self._replicas.put(name, self._seal(data, name))
+        """Seal `data` and put it on W of N stores.
 
-    def read(self, name: str, max_bytes: int) -> bytes:
-        """Return what `keep` kept.
+        Sealing is randomised, so a repeat takes the copy of an earlier attempt if it
+        opens to the same bytes.
 
         Raises
         ------
-        NotFound, VerificationError
-            No copy, or no good one.
+        NotEnoughReplicas
+            Fewer than W stores hold it: it must not be journalled.
         """
-        sealed = self._replicas.get(name, max_bytes + _HEAD_MARGIN, self._opens(name))
-        return self._open(sealed, name)
+
+        def same(stored: bytes) -> bytes:
+            if self._open(stored, name) != data:
+                raise VerificationError(f"{name} opens to other bytes")
+            return stored
+
+        try:
+            stored = self._replicas.get(name, self._limit, same)
+        except (StorageError, VerificationError):
+            stored = self._seal(data, name)
+        self._replicas.put(name, stored)
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return what `keep` kept, from the first store whose copy opens.
+
+        Raises
+        ------
+        NotFound, VerificationError, StorageError
+            No copy; no good one; none that could be asked for.
+        """
+        limit = max_bytes + _HEAD_MARGIN
+        return self._replicas.get(name, limit, lambda s: self._open(s, name))
 
     def drop(self, name: str) -> None:
         """Delete an object from every store."""
@@ -102,32 +118,41 @@ class Vault:
         -------
         Head
             To be committed by the journal; nothing is released before that.
+
+        Raises
+        ------
+        NotEnoughReplicas
+            Fewer than W stores hold release and manifest.
         """
-        taken = self._sequences(release.round.run)
-        found = self._adoptable(release, root, previous, taken)
-        if found is not None:
-            return self._head(found, term)
-        sealed = self._seal(data, release.digest().hex())
-        name = seal.object_name(sealed)
-        self._replicas.put(name, sealed)
+        run, before = release.round.run, 0 if previous is None else previous.sequence
+        taken = [n for n in self._sequences(run) if n > before]
+        prev = "" if previous is None else previous.manifest.hex()
+        for sequence in taken:
+            found = self._adopt(run, sequence, release, (root.hex(), prev))
+            if found is not None:
+                return self._head(found, term)
+        stored = self._seal(data, release.digest().hex())
+        name = seal.object_name(stored)
+        self._replicas.put(name, stored)
         scope = parse(data, self._max_bytes).scope
         manifest = Manifest(
-            run=release.round.run,
+            run=run,
             round=release.round.number,
-            sequence=max((0 if previous is None else previous.sequence, *taken)) + 1,
+            sequence=max((before, *taken)) + 1,
             term=term,
             after=release.after,
-            prev="" if previous is None else previous.manifest.hex(),
+            prev=prev,
             release=release.digest().hex(),
             root=root.hex(),
             object=name,
-            size=len(sealed),
+            size=len(stored),
             key_id=scope.key_id.hex(),
             plan=scope.plan.hex(),
             time=self._clock.wall().isoformat(timespec="milliseconds"),
             writer=self._name,
         )
-        self._replicas.put(_key(manifest), manifest.signed(self._signing))
+        key = _key(run, manifest.sequence)
+        self._replicas.put(key, manifest.signed(self._signing))
         return self._head(manifest, term)
 
     def manifest(self, head: Head) -> Manifest:
@@ -135,28 +160,21 @@ class Vault:
 
         Raises
         ------
-        VerificationError
-            No store has the one that was committed.
+        NotFound, VerificationError, StorageError
+            No store gives the one that was committed.
         """
-        key = f"manifest/{head.run}/{head.sequence:08d}"
 
-        def good(data: bytes) -> bool:
-            try:
-                return read_manifest(data, self._keys).digest() == head.manifest
-            except VerificationError:
-                return False
+        def committed(stored: bytes) -> Manifest:
+            found = read_manifest(stored, self._keys)
+            if found.digest() != head.manifest:
+                raise VerificationError("not the manifest that was committed")
+            return found
 
-        return read_manifest(self._replicas.get(key, MAX_BYTES, good), self._keys)
+        return self._replicas.get(_key(head.run, head.sequence), MAX_BYTES, committed)
 
     def read_release(self, head: Head) -> bytes:
         """Return the release envelope a head's manifest seals."""
-        manifest = self.manifest(head)
-        sealed = self._replicas.get(
-            manifest.object,
-            manifest.size,
-            lambda data: seal.object_name(data) == manifest.object,
-        )
-        return self._open(sealed, manifest.release)
+        return self._envelope(self.manifest(head))
 
     def digest(self, head: Head) -> bytes:
         """Return the release digest a head stands for; 32 bytes."""
@@ -168,14 +186,8 @@ class Vault:
 
     def verify_release(self, head: Head) -> Release:
         """Restore a release into memory and check it; for drills and doctors."""
-        envelope = parse(self.read_release(head), self._max_bytes)
-        key = self._keys.get(envelope.signer)
-        if key is None:
-            raise VerificationError(f"release is signed by {envelope.signer!r}")
-        release = read_release(verify(envelope, key, kinds=(Kind.RELEASE,)))
-        if release.digest().hex() != self.manifest(head).release:
-            raise VerificationError("the release is not the one its manifest names")
-        return release
+        manifest = self.manifest(head)
+        return self._release(self._envelope(manifest), manifest)
 
     @property
     def _limit(self) -> int:
@@ -189,53 +201,65 @@ class Vault:
         sealed = seal.from_bytes(data)
         return seal.unseal(sealed, self._name, self._box, name.encode())
 
-    def _opens(self, name: str) -> "Opens":
-        return Opens(self, name)
+    def _envelope(self, manifest: Manifest) -> bytes:
+        return self._replicas.get(
+            manifest.object, manifest.size, lambda s: self._opened(s, manifest)
+        )
+
+    def _opened(self, stored: bytes, manifest: Manifest) -> bytes:
+        if seal.object_name(stored) != manifest.object:
+            raise VerificationError(f"{manifest.object} was changed")
+        return self._open(stored, manifest.release)
+
+    def _release(self, data: bytes, manifest: Manifest) -> Release:
+        envelope = parse(data, self._max_bytes)
+        key = self._keys.get(envelope.signer)
+        if key is None:
+            raise VerificationError(f"release is signed by {envelope.signer!r}")
+        release = read_release(verify(envelope, key, kinds=(Kind.RELEASE,)))
+        names = (release.digest().hex(), root_of(release.participants).hex())
+        if names != (manifest.release, manifest.root):
+            raise VerificationError("the release is not the one its manifest names")
+        return release
 
     def _sequences(self, run: str) -> list[int]:
-        keys = self._replicas.keys(f"manifest/{run}/")
-        return [int(key.rsplit("/", 1)[1]) for key in keys]
+        names = (k.rsplit("/", 1)[1] for k in self._replicas.keys(f"manifest/{run}/"))
+        return [int(name) for name in names if name.isdecimal()]
 
-    def _adoptable(
-        self, release: Release, root: bytes, previous: Head | None, taken: list[int]
+    def _adopt(
+        self, run: str, sequence: int, release: Release, tie: tuple[str, str]
     ) -> Manifest | None:
-        prev = "" if previous is None else previous.manifest.hex()
-        for sequence in taken:
-            key = f"manifest/{release.round.run}/{sequence:08d}"
-            data = self._replicas.get(key, MAX_BYTES)
-            try:
-                found = read_manifest(data, self._keys)
-            except VerificationError:
-                continue
-            wanted = (release.round.number, release.digest().hex(), root.hex(), prev)
-            if (found.round, found.release, found.root, found.prev) == wanted:
-                self._replicas.put(key, data)
-                self._replicas.put(
-                    found.object, self._replicas.get(found.object, found.size)
-                )
-                return found
-        return None
+        """Bring an earlier leader's manifest to W copies if it seals the same CLOSE.
+
+        `tie` is the root of the closed set and the digest of the manifest before.
+        """
+        wanted = (run, release.round.number, sequence, release.digest().hex(), *tie)
+
+        def fitting(stored: bytes) -> tuple[bytes, Manifest]:
+            m = read_manifest(stored, self._keys)
+            if (m.run, m.round, m.sequence, m.release, m.root, m.prev) != wanted:
+                raise VerificationError("it seals another CLOSE")
+            return stored, m
+
+        def whole(stored: bytes) -> bytes:
+            self._release(self._opened(stored, manifest), manifest)
+            return stored
+
+        key = _key(run, sequence)
+        try:
+            signed, manifest = self._replicas.get(key, MAX_BYTES, fitting)
+            stored = self._replicas.get(manifest.object, manifest.size, whole)
+            self._replicas.put(manifest.object, stored)
+            self._replicas.put(key, signed)
+        except (StorageError, VerificationError) as unfit:
+            log.warning("%s is passed over: %s", key, unfit)
+            return None
+        return manifest
 
     def _head(self, manifest: Manifest, term: int) -> Head:
         digest = manifest.digest()
         return Head(manifest.run, manifest.round, manifest.sequence, digest, term)
 
 
-class Opens:
-    """Whether a stored copy opens under its name; tells good copies from bad."""
-
-    def __init__(self, vault: Vault, name: str) -> None:
-        self._vault = vault
-        self._name = name
-
-    def __call__(self, data: bytes) -> bool:
-        """Return True if it opens."""
-        try:
-            self._vault._open(data, self._name)  # noqa: SLF001 - its own room
-        except VerificationError:
-            return False
-        return True
-
-
-def _key(manifest: Manifest) -> str:
-    return f"manifest/{manifest.run}/{manifest.sequence:08d}"
+def _key(run: str, sequence: int) -> str:
+    return f"manifest/{run}/{sequence:08d}"

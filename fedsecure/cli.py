@@ -81,7 +81,7 @@ def run(
     Groups: data model train privacy encryption federation backend store lease
     experiment. Try: fedsecure run backend=inprocess privacy=example_local
     """
-    from fedsecure.experiment import composed, shown, swept
+    from fedsecure.composition import composed, shown, swept
 
     chosen = overrides or []
     if cfg not in {None, "job"}:
@@ -229,7 +229,8 @@ def data_schema(
 
 
 def _run(overrides: list[str]) -> Path:
-    from fedsecure.experiment import composed, run_experiment
+    from fedsecure.composition import composed
+    from fedsecure.experiment import run_experiment
     from fedsecure.progress import Progress, quiet
 
     config = composed(overrides)

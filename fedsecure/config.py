@@ -64,6 +64,12 @@ class DataConfig(Section):
     missing: list[str] = ["", "NA", "?"]
     max_rows: Count = 5_000_000
     allow: list[str] = []
+    min_rows: Count = 2
+    min_partition_size: Count = 1
+    classes: Annotated[int, Field(ge=0)] = 0
+    root: str | None = None
+    require_schema: bool = False
+    cache: str | None = None
 
     @property
     def id(self) -> str:
@@ -93,6 +99,11 @@ class ModelConfig(Section):
                 'model=object needs model.object="package.module:function"'
             )
         return self
+
+    @property
+    def objects(self) -> list[str]:
+        """What this configuration, being local, lets a plan import."""
+        return [] if self.object is None else [self.object]
 
 
 class TrainConfig(Section):
@@ -239,6 +250,12 @@ class RunConfig(Section):
             )
         if self.backend.name == "deployment" and self.store.name == "memory":
             raise ValueError("backend=deployment needs store=local: processes differ")
+        csv = self.data.name == "csv" and self.data.schema_path is None
+        if self.backend.name == "deployment" and csv:
+            raise ValueError(
+                "backend=deployment with data=csv needs data.schema_path, the public "
+                "contract of its columns: draft one with `fedsecure data schema`"
+            )
         kill = self.backend.kill_leader_in_round
         if kill is not None and kill > self.federation.rounds:
             raise ValueError(
@@ -320,12 +337,15 @@ class NodeConfig(Section):
         Which part of a simulated partition; 0 of 1 for a site's own file.
     device : str
         "auto", "cpu", "cuda:1".
+    objects : list of str
+        Functions a plan may name as its model here: ``package.module:function``.
     """
 
     data: DataConfig
     index: Annotated[int, Field(ge=0)] = 0
     sites: Count = 1
     device: str = "auto"
+    objects: list[str] = []
 
 
 def parse_section(kind: type[_S], values: object, where: Path) -> _S:

@@ -1,21 +1,14 @@
 """Hydra overrides become a checked run, its baselines and its folder."""
 
+import shutil
 import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
-from io import StringIO
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from ruamel.yaml import YAML
 
 from fedsecure import registry
@@ -23,6 +16,7 @@ from fedsecure.access.kit import read_kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.accounting import Relation
 from fedsecure.backends import Backend, Event, Job, Outcome
+from fedsecure.composition import shown
 from fedsecure.config import RunConfig
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import ConfigurationError, LedgerCorrupt
@@ -46,33 +40,6 @@ class Finished:
     summary: Mapping[str, JSON]
 
 
-def conf_dir() -> Path:
-    """Return the folder of the configuration groups: the package's, or the checkout's."""
-    packaged = Path(str(files("fedsecure") / "conf"))
-    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf"
-
-
-def composed(overrides: Sequence[str]) -> RunConfig:
-    """Return the configuration that overrides describe.
-
-    Raises
-    ------
-    ConfigurationError
-        Unknown group, option or key, or a value out of its bounds.
-    """
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            found = compose("config", overrides=list(overrides))
-        values = OmegaConf.to_container(found, resolve=True)
-    except (HydraException, OmegaConfBaseException) as bad:
-        first = str(bad).strip().splitlines()[0]
-        raise ConfigurationError(f"{first} (see fedsecure run --help)") from bad
-    if not isinstance(values, dict):
-        raise ConfigurationError("the configuration is not a mapping")
-    values.pop("experiment", None)
-    return RunConfig.parse({str(k): v for k, v in values.items()})
-
-
 def run_experiment(config: RunConfig, show: Show) -> Finished:
     """Carry out a run and leave its folder.
 
@@ -89,36 +56,18 @@ def run_experiment(config: RunConfig, show: Show) -> Finished:
         folder = _folder(config, plan)
         job = Job(config, plan, kits, folder, show)
         show(_announced(config, plan))
-        outcome = backend.run(job)
+        try:
+            outcome = backend.run(job)
+        except ConfigurationError:
+            shutil.rmtree(folder)  # nothing ran: nothing half-made stays
+            raise
         tables = digest(outcome, plan)
         summary = _summary(
             config, plan, outcome, tables, _baselines(config, parts, job)
         )
+    summary["notes"] = [*_data_notes(parts), *_list(summary["notes"])]
     write_report(folder, summary, tables.rounds, tables.timeline)
     return Finished(folder, summary)
-
-
-def swept(overrides: Sequence[str]) -> list[list[str]]:
-    """Return every combination of comma-separated override values, Hydra's way.
-
-    Raises
-    ------
-    ConfigurationError
-        An override cannot be read.
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
-    except HydraException as bad:
-        raise ConfigurationError(str(bad).splitlines()[0]) from bad
-
-
-def shown(config: RunConfig) -> str:
-    """Return the checked configuration as YAML."""
-    text, yaml = StringIO(), YAML(typ="safe")
-    yaml.default_flow_style = False
-    yaml.dump(config.document(), text)
-    return text.getvalue()
 
 
 def _announced(config: RunConfig, plan: Mapping[str, JSON]) -> Event:
@@ -403,6 +352,18 @@ def _verify(outcome: Outcome) -> tuple[dict[str, JSON], list[JSON]]:
         except LedgerCorrupt as bad:
             broken.append(f"ledger of {owner}: {bad}")
     return lines, broken
+
+
+def _data_notes(parts: Sequence[SiteData]) -> list[JSON]:
+    """Return where the rows came from and what was done to them; a run is local."""
+    told = parts[0].description
+    keys = ("name", "sha256", "normalisation", "partition", "split")
+    facts = [f"{key} {told[key]}" for key in keys if key in told]
+    return ["Data: " + "; ".join(facts) + "."]
+
+
+def _list(value: JSON) -> list[JSON]:
+    return value if isinstance(value, list) else []
 
 
 def _notes(config: RunConfig) -> list[JSON]:

@@ -1,7 +1,8 @@
 """Framed messages over a Unix socket: how a site's relay reaches its node daemon.
 
-Eight bytes of length, then the bytes; the length is checked before anything is read. The
-socket has mode 0600 and the kernel says who is at the other end.
+Eight bytes of length, then the bytes; the length is checked before anything is read,
+and memory grows with what came, not with what was announced. The socket has mode 0600,
+and the kernel says who is at the other end.
 """
 
 import contextlib
@@ -20,6 +21,12 @@ log = logging.getLogger(__name__)
 _LENGTH = struct.Struct("<Q")
 _PEER = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 _PATH_BYTES = 107  # sun_path of unix(7), less its terminating zero
+_PIECE = 1 << 20
+_REST = 0.1
+
+
+class _EndedEarly(VerificationError):
+    """The other end went away within a frame, or before it."""
 
 
 def send(channel: socket.socket, payload: bytes, limit: int) -> None:
@@ -47,7 +54,7 @@ def receive(channel: socket.socket, limit: int) -> bytes:
     (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size))
     if length > limit:
         raise VerificationError(f"frame of {length} bytes, at most {limit}")
-    return bytes(_exactly(channel, length))
+    return _exactly(channel, length)
 
 
 def ask(path: Path, payload: bytes, limit: int, timeout: float | None = None) -> bytes:
@@ -61,7 +68,9 @@ def ask(path: Path, payload: bytes, limit: int, timeout: float | None = None) ->
     Raises
     ------
     StorageError
-        Nobody listens there, or it went away.
+        Nobody listens there, it went away, or gave no answer.
+    VerificationError
+        Question or answer is larger than `limit` bytes.
     """
     try:
         with socket.socket(socket.AF_UNIX) as channel:
@@ -69,7 +78,7 @@ def ask(path: Path, payload: bytes, limit: int, timeout: float | None = None) ->
             channel.connect(str(path))
             send(channel, payload, limit)
             return receive(channel, limit)
-    except OSError as gone:
+    except (OSError, _EndedEarly) as gone:
         raise StorageError(f"node daemon at {path} does not answer: {gone}") from gone
 
 
@@ -86,6 +95,11 @@ class RelayServer:
         Largest frame, both ways; bytes.
     allowed : frozenset of int
         User ids that may ask.
+
+    Raises
+    ------
+    ConfigurationError
+        The path is too long for a socket, or something else lies there.
     """
 
     def __init__(
@@ -104,12 +118,18 @@ class RelayServer:
         self._handler = handler
         self._limit = limit
         self._allowed = allowed
+        self._closing = threading.Event()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.unlink(missing_ok=True)
+        if path.is_socket():  # of a daemon that was killed
+            path.unlink()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        path.chmod(0o600)
-        self._listener.listen(16)
+        try:
+            self._listener.bind(str(path))
+            path.chmod(0o600)  # before anybody can connect: that needs `listen`
+            self._listener.listen(16)
+        except OSError as bad:
+            self._listener.close()
+            raise ConfigurationError(f"no socket at {path}: {bad}") from bad
         self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
 
     def start(self) -> None:
@@ -117,9 +137,17 @@ class RelayServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering and remove the socket."""
+        """Take no more questions and remove the socket; idempotent.
+
+        A question that is being answered still gets its answer.
+        """
+        if self._closing.is_set():
+            return
+        self._closing.set()
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`
+        if self._thread.is_alive():
+            self._thread.join()
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
@@ -127,8 +155,13 @@ class RelayServer:
         while True:
             try:
                 channel, _ = self._listener.accept()
-            except OSError:
-                return  # closed
+            except OSError as bad:
+                if self._closing.is_set():
+                    return
+                # Too many open files, say: a daemon that goes deaf helps nobody.
+                log.warning("relay: no connection taken: %s", bad)
+                self._closing.wait(_REST)
+                continue
             threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
 
     def _serve(self, channel: socket.socket) -> None:
@@ -142,14 +175,16 @@ class RelayServer:
                 send(channel, self._handler(receive(channel, self._limit)), self._limit)
             except (OSError, VerificationError) as gone:
                 log.warning("relay: a question was not answered: %s", gone)
+            except Exception:
+                # The top of a connection: the asker hears nothing but that it failed.
+                log.exception("relay: a question was not answered")
 
 
-def _exactly(channel: socket.socket, length: int) -> bytearray:
-    out = bytearray(length)
-    view = memoryview(out)
-    while view:
-        got = channel.recv_into(view)
-        if not got:
-            raise VerificationError(f"frame ends {len(view)} bytes early")
-        view = view[got:]
-    return out
+def _exactly(channel: socket.socket, length: int) -> bytes:
+    out = bytearray()
+    while len(out) < length:
+        piece = channel.recv(min(length - len(out), _PIECE))
+        if not piece:
+            raise _EndedEarly(f"frame ends {length - len(out)} bytes early")
+        out += piece
+    return bytes(out)

@@ -59,6 +59,7 @@ def _node(config: RunConfig, index: int) -> dict[str, JSON]:
         index=index,
         sites=config.federation.sites,
         device=config.train.device,
+        objects=config.model.objects,
     )
     values: dict[str, JSON] = made.model_dump(mode="json")
     return values

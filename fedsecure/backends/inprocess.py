@@ -97,7 +97,12 @@ def _site(job: Job, name: str, index: int) -> _Site:
     kit = read_kit(job.kits / name, SystemDisk(), _mode)
     count = len(_list(job.plan["sites"]))
     data = load_site(job.config.data.model_dump(), index, count)
-    trainer = LocalTrainer(data, device=job.config.train.device, index=index)
+    trainer = LocalTrainer(
+        data,
+        device=job.config.train.device,
+        index=index,
+        objects=job.config.model.objects,
+    )
     state = job.folder / "sites" / name
     key = fingerprint(kit, data.digest())
     content = Content(job.config.data.id, key, trainer.rows())

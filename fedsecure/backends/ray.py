@@ -44,6 +44,7 @@ class _Sites:
     names: tuple[str, ...]
     data: dict[str, JSON]
     device: str
+    objects: tuple[str, ...]
 
     def name(self, node_config: Mapping[str, object]) -> str:
         """Return the site a node of the simulation stands for."""
@@ -55,7 +56,9 @@ class _Sites:
         index, state = self.names.index(name), Path(self.folder) / "sites" / name
         kit = read_kit(Path(self.kits) / name, SystemDisk(), _mode)
         rows = load_site(self.data, index, len(self.names))
-        trainer = LocalTrainer(rows, device=self.device, index=index)
+        trainer = LocalTrainer(
+            rows, device=self.device, index=index, objects=self.objects
+        )
         dataset = str(self.data["dataset"])
         content = Content(dataset, fingerprint(kit, rows.digest()), trainer.rows())
         store = registry.load("stores", "local").create({"path": state / "shelf"})
@@ -118,6 +121,7 @@ def _sites(job: Job) -> _Sites:
         names=tuple(str(n) for n in names) if isinstance(names, list) else (),
         data={**values, "dataset": job.config.data.id},
         device=job.config.train.device,
+        objects=tuple(job.config.model.objects),
     )
 
 

@@ -1,17 +1,23 @@
 """Children: start, watch, restart, end by pid, with everything they started.
 
 The only file that starts processes. A dead child is reaped at once: Flower's own
-watchers take a zombie for alive (FLOWER.md section 7).
+watchers take a zombie for alive (FLOWER.md section 7). What a child started is found by
+a mark in its environment: a SuperLink starts its SuperExec in a session of its own, and
+once the SuperLink is dead, the SuperExec and the ServerApp are nobody's descendants any
+more, and go on.
 """
 
 import contextlib
 import ctypes
 import logging
 import os
+import secrets
+import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fedsecure.errors import ProcessFailed
@@ -19,19 +25,16 @@ from fedsecure.errors import ProcessFailed
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
+_PRCTL = ctypes.CDLL(None).prctl  # looked up before any fork
 _GRACE = 5.0
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+_TRIES = 5
+_FAMILY = "FEDSECURE_FAMILY"
+_NURSERY = ThreadPoolExecutor(1, thread_name_prefix="children")
+"""Starts all children: the kernel ends them with the *thread* that started them."""
 
 
 class Child:
     """One process this one started; it does not outlive it.
-
-    Start children from a thread that lives as long as they should: the kernel ends
-    them with the thread that started them.
 
     Parameters
     ----------
@@ -39,11 +42,16 @@ class Child:
         For messages.
     command : sequence of str
     environment : mapping
-        All of it.
+        All of it, less the mark of the family.
     log_path : Path
         Where its output goes, appended.
     descriptors : sequence of int
         File descriptors it inherits.
+
+    Raises
+    ------
+    ProcessFailed
+        The program cannot be started.
     """
 
     def __init__(
@@ -55,18 +63,16 @@ class Child:
         descriptors: Sequence[int] = (),
     ) -> None:
         self.name = name
+        # A child's mark begins with its parent's: who ends a daemon ends all below it.
+        self._mark = f"{os.environ.get(_FAMILY, '')}/{secrets.token_hex(8)}"
+        marked = {**environment, _FAMILY: self._mark}
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        with log_path.open("ab") as out:
-            self._process = subprocess.Popen(
-                list(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads touch libc here
-                pass_fds=tuple(descriptors),
-            )
+        try:
+            self._process = _NURSERY.submit(
+                _start, list(command), marked, log_path, tuple(descriptors)
+            ).result()
+        except OSError as bad:
+            raise ProcessFailed(f"{name} cannot be started: {bad}") from bad
 
     @property
     def pid(self) -> int:
@@ -74,18 +80,20 @@ class Child:
         return self._process.pid
 
     def ended(self) -> int | None:
-        """Reap; return the exit status, or None while it runs."""
-        return self._process.poll()
+        """Return the exit status, or None while it runs.
+
+        One that ended is reaped, and what it had started is ended with it.
+        """
+        if self._process.returncode is None and self._process.poll() is not None:
+            _end_family(self._mark)
+        return self._process.returncode
 
     def end(self, grace: float = _GRACE) -> None:
         """End it and all it started: SIGTERM, then SIGKILL after `grace` seconds."""
-        family = descendants(self.pid)
         if self.ended() is None:
             self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(grace)
-        kill_all([*descendants(self.pid), *family, self.pid])
-        self._process.wait()
+            _wait_gone([self.pid], grace)
+        self.kill()
 
     def kill(self) -> list[int]:
         """SIGKILL it and all it started, at once, as a host that is lost would.
@@ -93,36 +101,30 @@ class Child:
         Returns
         -------
         list of int
-            Process ids that were killed.
+            Process ids that were killed; none of them is left.
         """
-        family = [self.pid, *descendants(self.pid)]
-        kill_all(family)
+        pids = set() if self._process.returncode is not None else {self.pid}
+        pids |= set(_carrying(self._mark))
+        self._process.kill()  # a process may hide its environment
+        pids |= _end_family(self._mark)
         self._process.wait()
-        return family
+        return sorted(pids)
 
 
 def descendants(pid: int) -> list[int]:
     """Return the ids of all processes below `pid`, parents first."""
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                stat = (entry / "stat").read_text(encoding="ascii", errors="replace")
-                parent = int(stat.rsplit(")", 1)[1].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
-    found, queue = [], [pid]
+    for found in _processes():
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            stat = Path(f"/proc/{found}/stat").read_text("ascii", errors="replace")
+            parent = int(stat.rsplit(")", 1)[1].split()[1])
+            children.setdefault(parent, []).append(found)
+    out, queue = [], [pid]
     while queue:
         below = children.get(queue.pop(0), [])
-        found += below
+        out += below
         queue += below
-    return found
-
-
-def kill_all(pids: Sequence[int]) -> None:
-    """SIGKILL every process that is still there."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    return out
 
 
 def named(pid: int, word: str) -> list[int]:
@@ -137,30 +139,43 @@ def named(pid: int, word: str) -> list[int]:
 
 
 class Backoff:
-    """How long to wait before a child is started again: doubling, bounded."""
+    """How long to wait before a child is started again: doubling, bounded.
 
-    def __init__(self, first: float = 0.5, most: float = 20.0) -> None:
+    Parameters
+    ----------
+    first, most : float
+        Shortest and longest wait, seconds.
+    now : callable
+        Returns seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        first: float = 0.5,
+        most: float = 20.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._first = first
         self._most = most
+        self._now = now
         self._next = first
-        self._started = time.monotonic()
+        self._started = now()
 
     def wait(self) -> float:
         """Return the seconds to wait; a child that ran for long starts over."""
-        if time.monotonic() - self._started > 3 * self._most:
+        if self._now() - self._started > 3 * self._most:
             self._next = self._first
         delay, self._next = self._next, min(self._next * 2, self._most)
-        self._started = time.monotonic()
+        self._started = self._now()
         return delay
 
     def due(self) -> float:
         """Return when the child may be started again; for `reached`."""
-        return time.monotonic() + self.wait()
+        return self._now() + self.wait()
 
-    @staticmethod
-    def reached(moment: float) -> bool:
+    def reached(self, moment: float) -> bool:
         """Return whether a moment of `due` has come."""
-        return time.monotonic() >= moment
+        return self._now() >= moment
 
 
 def require_running(child: Child, log_path: Path) -> None:
@@ -174,3 +189,78 @@ def require_running(child: Child, log_path: Path) -> None:
     status = child.ended()
     if status is not None:
         raise ProcessFailed(f"{child.name} ended with status {status}; see {log_path}")
+
+
+def _start(
+    command: list[str],
+    environment: dict[str, str],
+    log_path: Path,
+    descriptors: tuple[int, ...],
+) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with log_path.open("ab") as out:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # Only system calls, found before the fork: no lock another thread may hold.
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+            pass_fds=descriptors,
+        )
+
+
+def _end_family(mark: str) -> set[int]:
+    """SIGKILL all that carry a mark until none is left; return who they were."""
+    killed: set[int] = set()
+    for _ in range(_TRIES):
+        found = _carrying(mark)  # again: one may have started another meanwhile
+        if not found:
+            return killed
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _wait_gone(found, _GRACE)
+        killed |= set(found)
+    log.error("processes %s do not end by SIGKILL; see /proc/PID/stack", found)
+    return killed
+
+
+def _carrying(mark: str) -> list[int]:
+    """Return the living processes with a mark; a zombie has no environment."""
+    own = f"{_FAMILY}={mark}/".encode()
+    out = []
+    for pid in _processes():
+        with contextlib.suppress(OSError):
+            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if any((entry + b"/").startswith(own) for entry in entries):
+                out.append(pid)
+    return out
+
+
+def _wait_gone(pids: Sequence[int], seconds: float) -> None:
+    """Wait until no process of `pids` runs, or for `seconds`; reaps nothing."""
+    ends = time.monotonic() + seconds
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            continue  # gone
+        try:
+            watch = select.poll()
+            watch.register(descriptor, select.POLLIN)
+            watch.poll(1000 * max(ends - time.monotonic(), 0.0))
+        finally:
+            os.close(descriptor)
+
+
+def _processes() -> list[int]:
+    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]

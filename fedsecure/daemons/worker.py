@@ -41,7 +41,10 @@ def serve(channel: socket.socket) -> None:
     try:
         data = _data(config)
         trainer = LocalTrainer(
-            data, device=str(config["device"]), index=int(str(config["index"]))
+            data,
+            device=str(config["device"]),
+            index=int(str(config["index"])),
+            objects=[str(name) for name in _list(config["objects"])],
         )
         first: dict[str, JSON] = {
             "rows": trainer.rows(),
@@ -88,6 +91,10 @@ def _data(config: Mapping[str, JSON]) -> SiteData:
     if not isinstance(data, dict):
         raise TrainingFailed("the node's data section is not a mapping")
     return load_site(data, int(str(config["index"])), int(str(config["sites"])))
+
+
+def _list(value: JSON) -> list[JSON]:
+    return value if isinstance(value, list) else []
 
 
 def _answer(trainer: Trainer, question: Mapping[str, JSON], body: bytes) -> bytes:

@@ -12,10 +12,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.clientapp import ClientApp
+from flwr.common.config import get_fab_config
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
@@ -35,6 +37,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
 from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
@@ -47,6 +50,8 @@ from fedsecure.errors import ConfigurationError, ProcessFailed
 Deliver = Callable[[str, Message, Callable[[Message], Message]], Message | None]
 """Fault seam: (site, message, the app) -> its reply, or None to lose it."""
 
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
 _FOREVER = 1e300
 _PULL = 0.005
 
@@ -244,39 +249,90 @@ class Control:
         Raises
         ------
         ProcessFailed
-            The SuperLink refuses it.
+            The SuperLink refuses it, or does not answer.
         """
         request = RegisterNodeRequest(public_key=public_key.encode(), name=name)
         try:
-            self._client.RegisterNode(request)
-        except Exception as bad:
-            # Flower raises its own HTTP errors here; only the text tells them apart.
-            if "already in use" not in str(bad):
-                raise ProcessFailed(f"SuperLink does not admit {name}: {bad}") from bad
+            _ask(self._client.RegisterNode, request)
+        except SuperLinkRefused as refused:
+            if refused.reason != ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
+                raise ProcessFailed(f"{name} is not admitted: {refused}") from refused
 
     def start_run(self, bundle: bytes, values: Mapping[str, str]) -> int:
-        """Start a run of an app bundle; return Flower's id of it."""
+        """Start a run of an app bundle; return Flower's id of it.
+
+        Raises
+        ------
+        ConfigurationError
+            The bundle does not declare a key of `values`.
+        ProcessFailed
+            The SuperLink refuses it, or does not answer.
+        """
+        declared = get_fab_config(bundle)["tool"]["flwr"]["app"].get("config", {})
+        unknown = sorted(set(values) - set(declared))
+        if unknown:
+            raise ConfigurationError(
+                f"run config {unknown} is not declared by the app, which knows "
+                f"{sorted(declared)}: add it to the bundle's pyproject.toml"
+            )
         digest = hashlib.sha256(bundle).hexdigest()
         request = StartRunRequest(
             fab=fab_to_proto(Fab(digest, bundle, {})),
             override_config=user_config_to_proto(dict(values)),
             federation="",
         )
-        return int(self._client.StartRun(request).run_id)
+        return int(_ask(self._client.StartRun, request).run_id)
 
     def status(self, run_id: int) -> str:
-        """Return a run's status: "running", "finished:completed", "finished:failed"."""
-        runs = self._client.ListRuns(ListRunsRequest()).run_dict
-        found = runs[run_id].status
+        """Return a run's status: "running", "finished:completed", "finished:failed".
+
+        Raises
+        ------
+        ProcessFailed
+            The SuperLink knows no such run, or does not answer.
+        """
+        answer = _ask(self._client.ListRuns, ListRunsRequest(run_id=run_id))
+        found = answer.run_dict[run_id].status
         return f"{found.status}:{found.sub_status}".rstrip(":")
 
     def stop_run(self, run_id: int) -> None:
-        """Stop a run."""
-        self._client.StopRun(StopRunRequest(run_id=run_id))
+        """Stop a run.
+
+        Raises
+        ------
+        ProcessFailed
+            The SuperLink refuses it, or does not answer.
+        """
+        _ask(self._client.StopRun, StopRunRequest(run_id=run_id))
 
     def close(self) -> None:
         """Close the connection."""
-        self._client._client.close()  # noqa: SLF001 - Flower offers no other way
+        self._client.close()
+
+
+class SuperLinkRefused(ProcessFailed):
+    """A SuperLink did not do what its Control API was asked.
+
+    Attributes
+    ----------
+    reason : int
+        Flower's `ApiErrorCode`; 0: none, it did not answer.
+    """
+
+    def __init__(self, bad: Exception) -> None:
+        answer = getattr(getattr(bad, "response", None), "text", None)
+        error = FlowerError.from_json(answer)
+        self.reason = 0 if error is None else error.code
+        told = "" if error is None else f": {error.message}"
+        super().__init__(f"SuperLink: {type(bad).__name__}: {bad}{told}")
+
+
+def _ask(call: Callable[[_Request], _Response], request: _Request) -> _Response:
+    try:
+        return call(request)
+    except Exception as bad:
+        # The edge to Flower, which lets the errors of its HTTP library through.
+        raise SuperLinkRefused(bad) from bad
 
 
 def build_bundle(app: Path) -> bytes:

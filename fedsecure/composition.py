@@ -1,0 +1,67 @@
+"""Hydra's overrides become one checked configuration."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from ruamel.yaml import YAML
+
+from fedsecure.config import RunConfig
+from fedsecure.errors import ConfigurationError
+
+
+def conf_dir() -> Path:
+    """Return the folder of the configuration groups: the package's, or the checkout's."""
+    packaged = Path(str(files("fedsecure") / "conf"))
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def composed(overrides: Sequence[str]) -> RunConfig:
+    """Return the configuration that overrides describe.
+
+    Raises
+    ------
+    ConfigurationError
+        Unknown group, option or key, or a value out of its bounds.
+    """
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            found = compose("config", overrides=list(overrides))
+        values = OmegaConf.to_container(found, resolve=True)
+    except (HydraException, OmegaConfBaseException) as bad:
+        first = str(bad).strip().splitlines()[0]
+        raise ConfigurationError(f"{first} (see fedsecure run --help)") from bad
+    if not isinstance(values, dict):
+        raise ConfigurationError("the configuration is not a mapping")
+    values.pop("experiment", None)
+    return RunConfig.parse({str(k): v for k, v in values.items()})
+
+
+def swept(overrides: Sequence[str]) -> list[list[str]]:
+    """Return every combination of comma-separated override values, Hydra's way.
+
+    Raises
+    ------
+    ConfigurationError
+        An override cannot be read.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+    except HydraException as bad:
+        raise ConfigurationError(str(bad).splitlines()[0]) from bad
+
+
+def shown(config: RunConfig) -> str:
+    """Return the checked configuration as YAML."""
+    text, yaml = StringIO(), YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.dump(config.document(), text)
+    return text.getvalue()

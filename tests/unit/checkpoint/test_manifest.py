@@ -1,0 +1,158 @@
+"""A manifest: its one form, its signature, and what is refused of it."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
+from fedsecure.envelope import canonical
+from fedsecure.errors import VerificationError
+from fedsecure.keys import SIGNATURE_BYTES, SigningKey
+
+KEY = SigningKey.from_bytes(b"k" * 32)
+OTHER = SigningKey.from_bytes(b"o" * 32)
+KEYS = {"agg-1": KEY.public, "agg-2": OTHER.public}
+MANIFEST = Manifest(
+    run="run",
+    round=2,
+    sequence=3,
+    term=4,
+    after=1,
+    prev="aa",
+    release="bb",
+    root="cc",
+    object="obj/dd",
+    size=100,
+    key_id="ee",
+    plan="ff",
+    time="2026-01-01T00:00:00.000+00:00",
+    writer="agg-1",
+)
+SIGNED = MANIFEST.signed(KEY)
+LABEL = b"fedsecure-manifest-v1\0"
+
+
+def _signed(values: object, key: SigningKey = KEY) -> bytes:
+    body = values if isinstance(values, bytes) else json.dumps(values).encode()
+    return key.sign(LABEL + body) + body
+
+
+def _values(**changed: object) -> dict[str, object]:
+    return {**json.loads(SIGNED[SIGNATURE_BYTES:]), **changed}
+
+
+def test_what_was_signed_is_read() -> None:
+    assert read_manifest(SIGNED, KEYS) == MANIFEST
+
+
+def test_body_is_canonical_json_of_all_fields() -> None:
+    body = SIGNED[SIGNATURE_BYTES:]
+    values = json.loads(body)
+    assert canonical(values) == body
+    assert set(values) == {"format", *(f.name for f in fields(Manifest))}
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(Manifest)])
+def test_digest_covers_every_field(field: str) -> None:
+    value = getattr(MANIFEST, field)
+    other = replace(MANIFEST, **{field: value + (1 if type(value) is int else "x")})
+    assert other.digest() != MANIFEST.digest()
+
+
+def test_digest_is_the_same_whoever_signed() -> None:
+    assert len(MANIFEST.digest()) == 32
+    assert read_manifest(SIGNED, KEYS).digest() == MANIFEST.digest()
+
+
+def test_another_aggregators_signature_is_refused() -> None:
+    with pytest.raises(VerificationError):
+        read_manifest(MANIFEST.signed(OTHER), KEYS)
+
+
+def test_writer_we_do_not_know_is_refused() -> None:
+    with pytest.raises(VerificationError, match="not by an aggregator we know"):
+        read_manifest(SIGNED, {"agg-2": OTHER.public})
+
+
+def test_signature_for_another_purpose_is_refused() -> None:
+    body = SIGNED[SIGNATURE_BYTES:]
+    with pytest.raises(VerificationError):
+        read_manifest(KEY.sign(body) + body, KEYS)
+
+
+@given(at=st.integers(0, len(SIGNED) - 1), mask=st.integers(1, 255))
+def test_changed_byte_is_refused(at: int, mask: int) -> None:
+    data = bytearray(SIGNED)
+    data[at] ^= mask
+    with pytest.raises(VerificationError):
+        read_manifest(bytes(data), KEYS)
+
+
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_refused_as_unverified(data: bytes) -> None:
+    with pytest.raises(VerificationError):
+        read_manifest(data, KEYS)
+
+
+def test_larger_than_one_mebibyte_is_refused_unparsed() -> None:
+    with pytest.raises(VerificationError, match="at most 1048576"):
+        read_manifest(SIGNED + bytes(MAX_BYTES), KEYS)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"format": 2},
+        {"format": True},
+        {"more": 1},
+        {"round": "2"},
+        {"round": True},
+        {"sequence": -1},
+        {"size": 1.5},
+        {"run": 7},
+        {"prev": None},
+        {"object": ["obj/dd"]},
+    ],
+)
+def test_field_that_is_not_strict_is_refused_although_signed(
+    changed: dict[str, object],
+) -> None:
+    body = json.dumps(_values(**changed), separators=(",", ":"), sort_keys=True)
+    with pytest.raises(VerificationError):
+        read_manifest(_signed(body.encode()), KEYS)
+
+
+def test_missing_field_is_refused_although_signed() -> None:
+    values = _values()
+    del values["root"]
+    body = json.dumps(values, separators=(",", ":"), sort_keys=True).encode()
+    with pytest.raises(VerificationError, match="does not have the fields"):
+        read_manifest(_signed(body), KEYS)
+
+
+def test_second_form_of_the_same_manifest_is_refused_although_signed() -> None:
+    with pytest.raises(VerificationError, match="canonical"):
+        read_manifest(_signed(_values()), KEYS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"7",
+        b'"agg-1"',
+        b"null",
+        b'{"writer":["agg-1"]}',
+        b'{"writer":"agg-1"}',
+        b'{"run":"\\ud800","writer":"agg-1"}',
+        b'{"round":NaN,"writer":"agg-1"}',
+        b'{"round":9007199254740993,"writer":"agg-1"}',
+        b"[" * 100_000,
+    ],
+)
+def test_body_that_is_no_manifest_is_refused_although_signed(body: bytes) -> None:
+    with pytest.raises(VerificationError):
+        read_manifest(_signed(body), KEYS)

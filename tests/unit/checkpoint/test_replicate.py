@@ -1,0 +1,300 @@
+"""W of N: what counts as kept, what comes back, and every moment power can be lost."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedsecure.checkpoint.replicate import Replicas, shared_devices
+from fedsecure.errors import (
+    AlreadyExists,
+    ConfigurationError,
+    NotEnoughReplicas,
+    NotFound,
+    StorageError,
+    VerificationError,
+)
+from tests.fakes.disk import PowerLost
+from tests.fakes.store import FlakyStore, Power
+
+N, W = 3, 2
+
+
+@pytest.fixture
+def stores() -> list[FlakyStore]:
+    power = Power()
+    return [FlakyStore(power) for _ in range(N)]
+
+
+def _replicas(stores: list[FlakyStore], quorum: int = W) -> Replicas:
+    return Replicas([(f"store-{i}", s) for i, s in enumerate(stores, 1)], quorum)
+
+
+def _is(data: bytes) -> Callable[[bytes], bytes]:
+    def read(stored: bytes) -> bytes:
+        if stored != data:
+            raise VerificationError("changed")
+        return stored
+
+    return read
+
+
+def _as_it_is(stored: bytes) -> bytes:
+    return stored
+
+
+@pytest.mark.parametrize("quorum", [0, -1, 4])
+def test_quorum_outside_one_to_n_is_refused(
+    stores: list[FlakyStore], quorum: int
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"store.quorum={quorum}"):
+        _replicas(stores, quorum)
+
+
+def test_no_stores_are_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        _replicas([], 1)
+
+
+# --- put ------------------------------------------------------------------------------
+
+
+def test_put_reaches_every_store(stores: list[FlakyStore]) -> None:
+    _replicas(stores).put("k", b"v")
+    assert [s.objects for s in stores] == [{"k": b"v"}] * N
+
+
+@pytest.mark.parametrize("down", range(N))
+def test_one_store_down_does_not_stop_a_put(
+    stores: list[FlakyStore], down: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores[down].down = True
+    with caplog.at_level(logging.WARNING):
+        _replicas(stores).put("k", b"v")
+    assert f"store-{down + 1}" in caplog.text
+
+
+def test_fewer_than_w_stores_are_not_enough(stores: list[FlakyStore]) -> None:
+    stores[0].down = stores[2].down = True
+    with pytest.raises(NotEnoughReplicas, match=r"1 of 3 .* 2 must: store-1.*store-3"):
+        _replicas(stores).put("k", b"v")
+
+
+def test_repeat_of_equal_bytes_is_no_error(stores: list[FlakyStore]) -> None:
+    replicas = _replicas(stores)
+    replicas.put("k", b"v")
+    replicas.put("k", b"v")
+    assert replicas.get("k", 1, _as_it_is) == b"v"
+
+
+def test_repeat_fills_the_store_that_was_down(stores: list[FlakyStore]) -> None:
+    stores[1].down = True
+    _replicas(stores).put("k", b"v")
+    stores[1].down = False
+    _replicas(stores).put("k", b"v")
+    assert stores[1].objects == {"k": b"v"}
+
+
+@pytest.mark.parametrize("other", [b"w", b"", b"longer than v"])
+def test_other_bytes_under_the_key_are_refused_and_kept(
+    stores: list[FlakyStore], other: bytes
+) -> None:
+    _replicas(stores).put("k", other)
+    with pytest.raises(StorageError, match="other bytes"):
+        _replicas(stores).put("k", b"v")
+    assert [s.objects["k"] for s in stores] == [other] * N
+
+
+def test_one_copy_gone_bad_does_not_stop_a_repeat(stores: list[FlakyStore]) -> None:
+    _replicas(stores).put("k", b"v")
+    stores[0].flip("k")
+    _replicas(stores).put("k", b"v")
+    assert stores[0].objects["k"] != b"v"
+
+
+def test_two_writers_of_one_key_do_not_both_succeed(stores: list[FlakyStore]) -> None:
+    _replicas(stores[:2]).put("k", b"first")
+    with pytest.raises(NotEnoughReplicas):
+        _replicas(stores).put("k", b"second")
+
+
+@pytest.mark.parametrize("step", range(1, N + 1))
+def test_power_cut_in_a_put_is_healed_by_the_repeat(
+    stores: list[FlakyStore], step: int
+) -> None:
+    for store in stores:
+        store.power.dies_at = step
+    with pytest.raises(PowerLost):
+        _replicas(stores).put("k", b"v")
+    assert sum("k" in s.objects for s in stores) == step - 1
+    for store in stores:
+        store.power = Power()
+    _replicas(stores).put("k", b"v")
+    assert [s.objects for s in stores] == [{"k": b"v"}] * N
+
+
+@pytest.mark.parametrize("lost", range(N))
+@pytest.mark.parametrize("down", [None, *range(N)])
+def test_what_was_acknowledged_survives_the_loss_of_any_one_store(
+    stores: list[FlakyStore], lost: int, down: int | None
+) -> None:
+    # W = N - 1: one store was down at the put, and any one is lost later.
+    if down is not None:
+        stores[down].down = True
+    _replicas(stores).put("k", b"v")
+    for store in stores:
+        store.down = False
+    stores[lost].objects.clear()
+    assert _replicas(stores).get("k", 1, _as_it_is) == b"v"
+
+
+# --- get ------------------------------------------------------------------------------
+
+
+def test_get_of_a_key_nobody_has_is_not_found(stores: list[FlakyStore]) -> None:
+    with pytest.raises(NotFound, match="in none of 3 stores"):
+        _replicas(stores).get("k", 1, _as_it_is)
+
+
+@pytest.mark.parametrize("good", range(N))
+def test_one_good_copy_is_enough(stores: list[FlakyStore], good: int) -> None:
+    _replicas(stores).put("k", b"value")
+    for number, store in enumerate(stores):
+        if number != good:
+            store.flip("k")
+    assert _replicas(stores).get("k", 5, _is(b"value")) == b"value"
+
+
+def test_bad_copy_is_named_in_the_log_and_left_as_it_is(
+    stores: list[FlakyStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    _replicas(stores).put("k", b"value")
+    stores[0].flip("k")
+    changed = stores[0].objects["k"]
+    _replicas(stores).get("k", 5, _is(b"value"))
+    assert "store-1" in caplog.text
+    assert stores[0].objects["k"] == changed
+
+
+def test_no_good_copy_is_a_verification_error(stores: list[FlakyStore]) -> None:
+    _replicas(stores).put("k", b"value")
+    for store in stores:
+        store.flip("k")
+    with pytest.raises(VerificationError, match="no good copy: store-1"):
+        _replicas(stores).get("k", 5, _is(b"value"))
+
+
+def test_copy_over_the_limit_is_bad(stores: list[FlakyStore]) -> None:
+    _replicas(stores).put("k", b"value")
+    stores[0].objects["k"] = b"value and much more"
+    assert _replicas(stores).get("k", 5, _as_it_is) == b"value"
+
+
+def test_silent_store_is_not_taken_for_an_empty_one(stores: list[FlakyStore]) -> None:
+    stores[1].down = True
+    with pytest.raises(StorageError) as failed:
+        _replicas(stores).get("k", 1, _as_it_is)
+    assert not isinstance(failed.value, NotFound)
+
+
+def test_all_silent_is_not_taken_for_tampering(stores: list[FlakyStore]) -> None:
+    for store in stores:
+        store.down = True
+    with pytest.raises(StorageError, match="down"):
+        _replicas(stores).get("k", 1, _as_it_is)
+
+
+# --- keys, delete ---------------------------------------------------------------------
+
+
+def test_keys_are_those_of_all_stores(stores: list[FlakyStore]) -> None:
+    stores[0].put("a/1", b"")
+    stores[2].put("a/2", b"")
+    stores[2].put("b/1", b"")
+    assert _replicas(stores).keys("a/") == ("a/1", "a/2")
+
+
+def test_keys_need_so_many_stores_that_none_can_be_missed(
+    stores: list[FlakyStore],
+) -> None:
+    _replicas(stores).put("k", b"v")
+    stores[0].down = True
+    assert _replicas(stores).keys("") == ("k",)
+    stores[1].down = True
+    with pytest.raises(StorageError, match="could not be listed"):
+        _replicas(stores).keys("")
+
+
+def test_delete_reaches_every_store(stores: list[FlakyStore]) -> None:
+    _replicas(stores).put("k", b"v")
+    _replicas(stores).delete("k")
+    assert [s.objects for s in stores] == [{}] * N
+
+
+def test_store_that_keeps_an_object_is_named(
+    stores: list[FlakyStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    _replicas(stores).put("k", b"v")
+    stores[1].down = True
+    _replicas(stores).delete("k")
+    assert "store-2" in caplog.text
+    assert [s.objects for s in stores] == [{}, {"k": b"v"}, {}]
+
+
+# --- probe ----------------------------------------------------------------------------
+
+
+def test_probe_leaves_nothing_behind(stores: list[FlakyStore]) -> None:
+    _replicas(stores).probe()
+    assert [s.objects for s in stores] == [{}] * N
+
+
+def test_probe_names_every_store_that_does_not_answer(
+    stores: list[FlakyStore],
+) -> None:
+    stores[0].down = stores[2].down = True
+    with pytest.raises(ConfigurationError, match=r"2 of 3 .*store-1: .*store-3: "):
+        _replicas(stores).probe()
+
+
+class _Forgetful(FlakyStore):
+    def get(self, key: str, max_bytes: int) -> bytes:
+        return bytes(len(super().get(key, max_bytes)))
+
+
+class _Full(FlakyStore):
+    def put(self, key: str, value: bytes) -> None:
+        raise StorageError("No space left on device")
+
+
+class _Taken(FlakyStore):
+    def put(self, key: str, value: bytes) -> None:
+        raise AlreadyExists(key)
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [(_Forgetful, "gave back other bytes"), (_Full, "No space"), (_Taken, "probe/")],
+)
+def test_probe_refuses_a_store_that_does_not_keep_bytes(
+    stores: list[FlakyStore], bad: type[FlakyStore], says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"1 of 3 .*store-2: .*{says}"):
+        _replicas([stores[0], bad(), stores[2]]).probe()
+
+
+# --- shared devices -------------------------------------------------------------------
+
+
+def test_folders_of_one_disk_are_found_before_they_exist(tmp_path: Path) -> None:
+    one, two, three = (tmp_path / name / "store" for name in "abc")
+    one.mkdir(parents=True)
+    assert shared_devices([one, two, three]) == [(one, two), (one, three)]
+
+
+def test_folders_of_two_disks_are_apart(tmp_path: Path) -> None:
+    shm = Path("/dev/shm")  # noqa: S108 - another file system, nothing is written
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("this machine has no second file system at /dev/shm")
+    assert shared_devices([tmp_path, shm]) == []

@@ -71,7 +71,7 @@ class ClientRound:
         Largest message that is read.
     """
 
-    def __init__(  # noqa: PLR0913 - the site's six possessions
+    def __init__(
         self,
         me: Identity,
         peers: Peers,

@@ -99,7 +99,7 @@ class ClientRun:
 class ClientRuns:
     """All runs of a site, joined when they first ask and never under two plans."""
 
-    def __init__(  # noqa: PLR0913 - the site's six possessions
+    def __init__(
         self,
         me: Identity,
         peers: Peers,

@@ -18,7 +18,7 @@ from fedsecure.errors import ConfigurationError
 
 
 def conf_dir() -> Path:
-    """Return the folder of the configuration groups: the package's, or the checkout's."""
+    """Return the folder of the groups: the package's, or the checkout's."""
     packaged = Path(str(files("fedsecure") / "conf"))
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf"
 

@@ -1,7 +1,7 @@
 """The run key: made at the custodian site, wrapped to each site, opened in one place.
 
-It travels through the aggregator as bytes that only a site's box key opens. HPKE in base
-mode does not say who sealed, so the custodian signs one statement over all wraps
+It travels through the aggregator as bytes that only a site's box key opens. HPKE in
+base mode does not say who sealed, so the custodian signs one statement over all wraps
 (ENCRYPTION.md section 11). Nothing here prints, logs or returns a key to anyone but the
 site that owns the box.
 """
@@ -216,7 +216,8 @@ def _info(facts: RunKeyFacts, key_id: bytes, site: str) -> bytes:
 def _read_statement(statement: bytes, custodian: VerifyKey) -> Mapping[str, JSON]:
     if not SIGNATURE_BYTES < len(statement) <= MAX_STATEMENT_BYTES:
         raise VerificationError(
-            f"run key statement of {len(statement)} bytes, at most {MAX_STATEMENT_BYTES}"
+            f"run key statement of {len(statement)} bytes, "
+            f"at most {MAX_STATEMENT_BYTES}"
         )
     signature, body = statement[:SIGNATURE_BYTES], statement[SIGNATURE_BYTES:]
     custodian.verify(signature, _LABEL + body)

@@ -1,7 +1,7 @@
 """Who should lead, decided without touching anything: load, decide, act, sleep.
 
-`decide` takes what was observed and returns what to do and a sentence that says why, for
-an operator at three in the morning. It reads no clock, asks no engine and knows no
+`decide` takes what was observed and returns what to do and a sentence that says why,
+for an operator at three in the morning. It reads no clock, asks no engine and knows no
 Flower.
 """
 
@@ -84,7 +84,7 @@ def decide(
 
 
 def granted(standing: Standing, lease: Lease, sent: float) -> Standing:
-    """Return the standing after a lease was acquired or renewed by a call sent at `sent`.
+    """Return the standing after a lease was granted to a call sent at `sent`.
 
     Validity counts from the sending, less a margin: the answer may have taken long.
     """

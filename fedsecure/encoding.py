@@ -138,7 +138,7 @@ class FixedPoint:
         bound = 2 ** (field_bits - 1) - 1
         if largest > bound:
             raise OverflowRisk(
-                f"{self.max_contributors} sites with {self.bits} bits sum to {largest}, "
+                f"{self.max_contributors} sites of {self.bits} bits sum to {largest}, "
                 f"a field of {field_bits} bits holds {bound}"
             )
 

@@ -125,7 +125,7 @@ class StaleTerm(FedsecureError):
 
 
 class LeaseLost(FedsecureError):
-    """This aggregator no longer leads and must stop acting."""
+    """The aggregator no longer leads and must stop acting."""
 
 
 class QuorumNotMet(FedsecureError):

@@ -83,7 +83,8 @@ def _announced(config: RunConfig, plan: Mapping[str, JSON]) -> Event:
     if privacy is not None:
         protection = (
             f"{privacy.mode}, noise multiplier {privacy.noise_multiplier:.3f}, "
-            f"ε {epsilons[-1]:.2f} at δ {privacy.delta:g} after {federation.rounds} rounds"
+            f"ε {epsilons[-1]:.2f} at δ {privacy.delta:g} after "
+            f"{federation.rounds} rounds"
         )
     text = (
         f"{plan['run']} on {config.backend.name}: {federation.sites} sites, "
@@ -375,7 +376,7 @@ def _notes(config: RunConfig) -> list[JSON]:
         )
     if config.privacy.metrics == "plain":
         notes.append(
-            "Loss and accuracy on test rows left the sites in plain and are in no epsilon."
+            "Loss and accuracy on test rows left the sites in plain, in no epsilon."
         )
     if config.privacy.mode == "none":
         notes.append("No differential privacy: the opened sum is protected by nothing.")

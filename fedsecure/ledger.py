@@ -75,7 +75,7 @@ class Ledger:
     Made by `open`.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - made by `open` only
+    def __init__(
         self,
         path: Path,
         name: str,
@@ -99,7 +99,7 @@ class Ledger:
         self._turn = threading.Lock()
 
     @classmethod
-    def open(  # noqa: PLR0913 - everything it works with is handed in
+    def open(
         cls,
         path: Path,
         name: str,
@@ -133,7 +133,7 @@ class Ledger:
             raise
         return ledger
 
-    def append(  # noqa: PLR0913 - the fields of a line
+    def append(
         self,
         action: str,
         what: str,

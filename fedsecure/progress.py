@@ -136,8 +136,7 @@ def closing_lines(folder: Path) -> list[tuple[str, str]]:
         spent = ", ".join(f"{s} {e:.2f}" for s, e in privacy["per_site"].items())
         about = f"δ {privacy['delta']:g}, {privacy['relation'].replace('_', ' ')}"
         lines.append(("ε by site", f"{spent} ({about})"))
-    for failover in facts["failovers"]:
-        lines.append(("fail-over", _failover(failover)))
+    lines += [("fail-over", _failover(f)) for f in facts["failovers"]]
     lost = f"{facts['rounds_lost']} completed rounds, {facts['updates_lost']} updates"
     lines.append(("lost", lost))
     owners = ", ".join(f"{o} {n} lines" for o, n in facts["ledgers"].items())

@@ -46,7 +46,8 @@ def load(socket: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(f"fedsecure.{socket}.{name}")
     except ModuleNotFoundError as missing:
-        msg = f"{socket}={name} needs the package {missing.name!r}, which is not installed"
+        package = missing.name
+        msg = f"{socket}={name} needs the package {package!r}, which is not installed"
         raise ConfigurationError(msg) from missing
 
 

@@ -17,8 +17,24 @@ FORMAT = 1
 MAX_SITES = 93  # ENCRYPTION section 3: exact for certain up to 93 summands
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _FIELDS = frozenset(
-    "format federation run project rounds sites custodians min_contributors seed "
-    "metrics model train privacy encryption dataset max_rows".split()
+    [
+        "format",
+        "federation",
+        "run",
+        "project",
+        "rounds",
+        "sites",
+        "custodians",
+        "min_contributors",
+        "seed",
+        "metrics",
+        "model",
+        "train",
+        "privacy",
+        "encryption",
+        "dataset",
+        "max_rows",
+    ]
 )
 
 

@@ -1,5 +1,6 @@
-"""A run's events become its summary: what happened, counted from what was journalled."""
+"""A run's events become its summary, counted from what was journalled."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +115,7 @@ def _epsilons(outcome: Outcome, number: int) -> Facts:
 def _failovers(events: Sequence[Event]) -> list[JSON]:
     leaders = [e for e in events if e["event"] == "leader"]
     out: list[JSON] = []
-    for before, after in zip(leaders, leaders[1:], strict=False):
+    for before, after in itertools.pairwise(leaders):
         faults = [
             _number(e["now"])
             for e in events

@@ -7,7 +7,7 @@ secret stops it (KeyExposed, from `access.kit`).
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedsecure import registry
@@ -58,7 +58,7 @@ class Surroundings:
     stores: tuple[tuple[str, Store], ...]
     state: Path
     directory: Finder
-    timing: Timing = Timing()
+    timing: Timing = field(default_factory=Timing)
     show: Callable[[Mapping[str, JSON]], None] = lambda _: None
 
 

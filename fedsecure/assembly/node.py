@@ -1,4 +1,4 @@
-"""A site's kit becomes a working ClientRound; the one place where policy meets round."""
+"""A site's kit becomes a working ClientRound: where policy meets round."""
 
 import os
 from collections.abc import Mapping
@@ -119,7 +119,7 @@ def privacy_history(state: Path, plan: Mapping[str, JSON]) -> tuple[float, ...]:
 
 
 def recover_budgets(budgets: Mapping[str, Budget], store: Store) -> None:
-    """Settle what a crash left open: committed if the outbox has the bytes, else void."""
+    """Settle what a crash left open: committed if its bytes are kept, else void."""
 
     def outbox(round_id: RoundId) -> bytes | None:
         return Shelf(store, round_id.run, MAX_BYTES).answer(round_id.number)

@@ -41,7 +41,7 @@ class Vault:
         Largest plain object.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - its keys and the others'
+    def __init__(
         self,
         replicas: Replicas,
         name: str,

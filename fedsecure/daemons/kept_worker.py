@@ -1,4 +1,4 @@
-"""The worker as the node daemon sees it: a `Trainer` that survives the worker's death."""
+"""The worker as the node daemon sees it: a `Trainer` that outlives its process."""
 
 import socket
 import sys

@@ -58,7 +58,8 @@ def read_config(kit: Kit) -> NodeConfig:
         values = json.loads(SystemDisk().read(path, 1 << 20))
     except NotFound as missing:
         raise ConfigurationError(
-            f"{path} is missing: it says where this site's rows are; see docs/operate.md"
+            f"{path} is missing: it says where this site's rows are; "
+            "see docs/operate.md"
         ) from missing
     except (ValueError, RecursionError) as bad:
         raise ConfigurationError(f"{path} is not JSON") from bad

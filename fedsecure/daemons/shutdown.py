@@ -1,4 +1,4 @@
-"""How a daemon ends: by signal, at once and cleanly, with an exit code that says why."""
+"""How a daemon ends: by signal, cleanly, with an exit code that says why."""
 
 import logging
 import signal

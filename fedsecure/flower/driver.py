@@ -1,7 +1,7 @@
 """The effects of a run's rounds, in the order that survives a crash after any of them.
 
-Read `run_round` first. Every method is idempotent: a successor calls the same ones under
-its own term and goes on after the last durable step (RESILIENCE.md section 6).
+Read `run_round` first. Every method is idempotent: a successor calls the same ones
+under its own term and goes on after the last durable step (RESILIENCE.md section 6).
 """
 
 import logging

@@ -94,7 +94,7 @@ def secure_mod(site: Callable[[Context], Site], rows: Callable[[Context], int]) 
     """Return a mod that protects a user's own ClientApp.
 
     The app's ``train`` gets the opened global model as an `ArrayRecord` "arrays" and
-    the plan's settings as a `ConfigRecord` "config" (JSON text under "settings"; "train"
+    the plan's settings as a `ConfigRecord` "config" (JSON under "settings"; "train"
     says whether to train or only to evaluate). It returns the same arrays trained and a
     `MetricRecord` "metrics" with at least "num-examples".
 

@@ -12,11 +12,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
-from flwr.serverapp import Grid as Grid
+from flwr.serverapp import Grid
 
 from fedsecure.errors import VerificationError
 from fedsecure.flower import records
+
+__all__ = ["Answer", "Directory", "Finder", "Grid", "Round", "Timing"]
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class Round:
         self._wake: dict[str, threading.Event] = {}
         self.sent_bytes: dict[str, int] = {}
 
-    def __enter__(self) -> "Round":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

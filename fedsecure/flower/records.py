@@ -1,8 +1,8 @@
 """A signed envelope as a Flower message, and back.
 
 The bytes travel as one `Array` of an own stype: Flower cuts arrays into chunks of 5 MiB
-(`ConfigRecord` bytes it does not), and a foreign stype makes ``.numpy()`` raise, so that
-nothing averages ciphertext by mistake (FLOWER.md section 5).
+(`ConfigRecord` bytes it does not), and a foreign stype makes ``.numpy()`` raise, so
+that nothing averages ciphertext by mistake (FLOWER.md section 5).
 """
 
 from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict

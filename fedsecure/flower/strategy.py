@@ -6,7 +6,7 @@ when the run is complete, whoever completed it.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedsecure.envelope import canonical
-from fedsecure.errors import Conflict, ConfigurationError, LeaseLost, StaleTerm
+from fedsecure.errors import ConfigurationError, Conflict, LeaseLost, StaleTerm
 from fedsecure.flower.campaign import Campaign
 from fedsecure.flower.driver import RoundDriver
 from fedsecure.flower.leader import Leader, Terms, Tools
@@ -39,7 +39,7 @@ class Wire:
     """
 
     directory: Finder
-    timing: Timing = Timing()
+    timing: Timing = field(default_factory=Timing)
     hands: int = 4
 
 
@@ -71,7 +71,7 @@ class SecureFedAvg(Strategy):
         self._campaign = campaign
         self._wire = wire
 
-    def start(  # noqa: PLR0913 - Flower's signature
+    def start(
         self,
         grid: Grid,
         initial_arrays: ArrayRecord | None = None,

@@ -1,8 +1,8 @@
 """Exact BFV, seeded and symmetric: the default scheme.
 
-N = 4096, one 60-bit prime q = 2**60 - 2**14 + 1, t = 2**48, ternary secret: 192-bit line
-of the HE-standard table. A sum of n is right for certain while 22 n < q / 2t, that is
-for n <= 93 (ENCRYPTION.md sections 2, 3 and 7).
+N = 4096, one 60-bit prime q = 2**60 - 2**14 + 1, t = 2**48, ternary secret: 192-bit
+line of the HE-standard table. A sum of n is right for certain while 22 n < q / 2t, that
+is for n <= 93 (ENCRYPTION.md sections 2, 3 and 7).
 
 SEAL's bytes are made and read here, because the binding offers neither numbers without
 Python lists nor seeded ciphertexts in memory. Their layout is no documented contract:

@@ -1,4 +1,4 @@
-"""No encryption: the integers as they are, for debugging. Logs a warning at each use."""
+"""No encryption: integers as they are, for debugging. Warns at each use."""
 
 import logging
 from collections.abc import Mapping

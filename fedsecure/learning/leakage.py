@@ -13,7 +13,7 @@ LIMIT = 0.999
 _LEAST_ROWS = 20  # below that a perfect fit is nothing unusual
 
 
-def check_copies(  # noqa: PLR0913, PLR0917  a table in its parts
+def check_copies(
     x: Features,
     y: Targets,
     widths: Sequence[int],

@@ -58,7 +58,7 @@ class LocalTrainer:
         Of private rounds; another one than the system's makes epsilon void.
     """
 
-    def __init__(  # noqa: PLR0913  the site's rows and what its owner decides
+    def __init__(
         self,
         data: SiteData,
         *,
@@ -220,7 +220,7 @@ def central_training(
     return tuple(history)
 
 
-def _plain(  # noqa: PLR0913, PLR0917  a pass over rows, seen from inside
+def _plain(
     model: nn.Module,
     x: Tensor,
     y: Tensor,

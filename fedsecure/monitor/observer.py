@@ -62,8 +62,5 @@ def read_lines(path: Path) -> list[dict[str, JSON]]:
     """Return the events of a file; a torn last line is left out."""
     if not path.exists():
         return []
-    out = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            out.append(json.loads(line))
-    return out
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

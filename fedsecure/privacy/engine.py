@@ -67,7 +67,7 @@ class PrivateEngine:
         Another mode, or a layer whose per-example gradient is not known.
     """
 
-    def __init__(  # noqa: PLR0913  six things decide a private step, none has a default
+    def __init__(
         self,
         module: nn.Module,
         plan: PrivacyPlan,

@@ -190,7 +190,7 @@ def read_event(document: Mapping[str, JSON]) -> PrivacyEvent:
     )
 
 
-def calibrate(  # noqa: PLR0913, PLR0917  an event, its price and who values it
+def calibrate(
     target_epsilon: float,
     delta: float,
     sample_rate: float,

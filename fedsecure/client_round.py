@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedsecure import ciphertext, custody, parts
+from fedsecure import parts
 from fedsecure.client_run import ClientRun, ClientRuns, Gate, Identity, Peers
-from fedsecure.encoding import check_tags, pack, tags, unpack
+from fedsecure.client_update import encrypt, open_sum
 from fedsecure.envelope import Envelope, Kind, Scope, Verified, parse, verify
 from fedsecure.errors import (
     FedsecureError,
@@ -213,7 +213,7 @@ class ClientRound:
         run, plan = admitted.run, admitted.run.plan
         update = _checked_update(admitted, result)
         self._gate.check_norm(plan, float(np.linalg.norm(update.delta)))
-        body, saturated = self._encrypt(admitted, update)
+        body, saturated = encrypt(run, admitted.round, update)
         header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
         if plan.metrics == "plain":
             header["metrics"] = {**result.metrics, "saturated": saturated}
@@ -224,16 +224,6 @@ class ClientRound:
             digest = hashlib.sha256(data).digest()
             self._budget(plan).commit(admitted.reservation, digest)
         return data
-
-    def _encrypt(self, admitted: Admitted, update: ModelUpdate) -> tuple[bytes, int]:
-        run, plan = admitted.run, admitted.run.plan
-        values = _weigh(plan, update.delta, update.num_examples)
-        quantized = plan.fixed.quantize(values)
-        encryptor = run.scheme.encryptor(run.key)
-        blocks = pack(quantized.values, plan.profile, encryptor.slots)
-        tag_key = custody.tag_key(run.key)
-        blocks[:, -1] = tags(tag_key, admitted.round, self._me.site, len(blocks))
-        return ciphertext.to_bytes(encryptor.encrypt(blocks)), quantized.saturated
 
     # --- recover --------------------------------------------------------------------
 
@@ -263,7 +253,7 @@ class ClientRound:
         before = run.shelf.model(release.after)
         if before is None:
             raise ReleaseMissing(f"open the release of round {release.after} first")
-        model = before + self._open_sum(run, release, message.body, before.size)
+        model = before + open_sum(run, release, message.body, before.size)
         run.shelf.keep_model(release.round.number, model)
         run.shelf.forget_models(release.after)
         return model
@@ -300,20 +290,6 @@ class ClientRound:
         mine = run.shelf.answer(release.round.number)
         if own is not None and (mine is None or self._own(mine).digest != own):
             raise VerificationError("the release counts an update this site never sent")
-
-    def _open_sum(
-        self, run: ClientRun, release: Release, body: bytes, size: int
-    ) -> Vector:
-        plan = run.plan
-        total = ciphertext.from_bytes(
-            body, key_id=run.key.key_id, max_summands=plan.fixed.max_contributors
-        )
-        blocks = run.scheme.decryptor(run.key).decrypt(total)
-        tag_key = custody.tag_key(run.key)
-        check_tags(blocks[:, -1], tag_key, release.round, release.sites)
-        length = size + (1 if plan.max_rows else 0)
-        integers = unpack(blocks, plan.profile, length)
-        return _unweigh(plan, plan.fixed.dequantize(integers), len(release.sites))
 
     def _record(
         self, action: str, release: Release, code: str, detail: Mapping[str, JSON]
@@ -390,24 +366,6 @@ def _checked_update(admitted: Admitted, result: TrainingResult) -> ModelUpdate:
             f"training took {result.dp_steps} noisy steps, {paid} were paid for"
         )
     return update
-
-
-def _weigh(plan: RunPlan, delta: Vector, rows: int) -> Vector:
-    """Return what is summed: the delta, or rows/max_rows of it and the weight."""
-    if not plan.max_rows:
-        return delta
-    weight = min(rows, plan.max_rows) / plan.max_rows
-    return np.concatenate([delta * weight, [weight * plan.fixed.clip]])
-
-
-def _unweigh(plan: RunPlan, total: Vector, contributors: int) -> Vector:
-    """Return the mean update that a sum stands for."""
-    if not plan.max_rows:
-        return total / contributors
-    weight = total[-1] / plan.fixed.clip
-    if weight <= 0:
-        raise VerificationError(f"the sum of weights is {weight}, must be positive")
-    return np.asarray(total[:-1] / weight)
 
 
 def _digest(header: Mapping[str, JSON], name: str) -> bytes:

@@ -21,7 +21,14 @@ Row: TypeAlias = Mapping[str, Any]
 
 INK, MUTED, LINE = "#1f2a37", "#5c6878", "#d3dae3"
 ALARM = "#d64545"
+PAPER = "#fefefe"
 SERIES = ("#2f7fd1", "#e0812b", "#2a9d76", "#9a62c7", "#c2528b", "#8a8f2a")
+LEADERS = ("#2f7fd1", "#b8651b", "#1f8a66", "#8350b3")  # each carries white figures
+BASELINES = (
+    ("unprotected_accuracy", "without protection"),
+    ("centralised_accuracy", "centralised"),
+)
+"""Keys of a summary's baselines, and what they are called."""
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 _STYLE: dict[Any, Any] = {  # the keys are matplotlib's own
     "font.size": 10,
@@ -47,11 +54,12 @@ _STYLE: dict[Any, Any] = {  # the keys are matplotlib's own
     "legend.frameon": False,
     "legend.fontsize": 9,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with a dollar sign is a name
 }
 _DARK = (
-    f":root{{--ink:{INK};--muted:{MUTED};--line:{LINE}}}"
+    f":root{{--ink:{INK};--muted:{MUTED};--line:{LINE};--paper:{PAPER}}}"
     "@media(prefers-color-scheme:dark){"
-    ":root{--ink:#e8edf3;--muted:#a3afbd;--line:#3a4655}}"
+    ":root{--ink:#e8edf3;--muted:#a3afbd;--line:#3a4655;--paper:#1a212b}}"
 )
 
 
@@ -106,7 +114,7 @@ def learning_picture(rounds: Sequence[Row], summary: Row) -> Picture | None:
             if name == "accuracy":
                 _baselines(axes, summary.get("baseline") or {})
         last = "; ".join(f"{n} {p[0][1]:.3g} to {p[-1][1]:.3g}" for n, p in panels)
-        return _kept(figure, "learning", f"By rounds completed: {last}.")
+        return _kept(figure, "accuracy", f"By rounds completed: {last}.")
 
 
 def epsilon_picture(rounds: Sequence[Row], privacy: Row) -> Picture | None:
@@ -128,7 +136,7 @@ def epsilon_picture(rounds: Sequence[Row], privacy: Row) -> Picture | None:
             _steps(axes, i, line, sites)
         axes.set_title(f"Epsilon spent at each site, at delta = {privacy['delta']:g}")
         axes.set_ylim(bottom=0)
-        axes.legend(loc="upper left", ncols=3)
+        _named(axes, len(spent))
         _by_round(axes, "round")
         top = max(line[-1][1] for line in spent)
         return _kept(figure, "epsilon", f"Epsilon by round, {top:.3g} at most.")
@@ -227,15 +235,15 @@ def _curve(axes: Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
 
 
 def _baselines(axes: Axes, baseline: Row) -> None:
-    shown = (
-        ("unprotected_accuracy", "without protection", SERIES[1], DASHES[1]),
-        ("centralised_accuracy", "centralised", SERIES[2], DASHES[2]),
-    )
-    present = [line for line in shown if baseline.get(line[0]) is not None]
-    for key, label, color, dash in present:
-        value = float(baseline[key])
+    present = 0
+    for i, (key, label) in enumerate(BASELINES, 1):
+        if baseline.get(key) is None:
+            continue
+        value, present = float(baseline[key]), present + 1
         text = f"{label} {value:.1%}"
-        axes.axhline(value, color=color, linestyle=dash, linewidth=1.4, label=text)
+        axes.axhline(
+            value, color=SERIES[i], linestyle=DASHES[i], linewidth=1.4, label=text
+        )
     if present:
         axes.legend(loc="lower right")
 
@@ -257,9 +265,17 @@ def _steps(
     )
 
 
+def _named(axes: Axes, lines: int) -> None:
+    """Name the lines where they hide nothing; too many are named by the table only."""
+    if lines <= 3:
+        axes.legend(loc="upper left", ncols=3)
+    elif lines <= 12:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
 def _reign(axes: Axes, reign: Reign, lane: int) -> None:
     width = reign.end - reign.start
-    axes.barh(lane, width, 0.74, reign.start, color=SERIES[0], alpha=0.13)
+    axes.barh(lane, width, 0.74, reign.start, color=_livery(lane), alpha=0.13)
     axes.text(
         reign.start,
         lane - 0.41,
@@ -300,16 +316,19 @@ def _round_bars(
             right - left,
             0.46,
             left,
-            color=SERIES[0] if whole else "none",
-            edgecolor="#ffffff" if whole else ALARM,
+            color=_livery(lanes[reign.name]) if whole else "none",
+            edgecolor=PAPER if whole else ALARM,
             hatch=None if whole else "////",
             linewidth=0.8,
         )
-        if right - left > 0.016 * end and whole:
+        label = str(row["round"])
+        if right - left > (0.008 + 0.009 * len(label)) * end and whole:
             middle = ((left + right) / 2, lanes[reign.name])
-            axes.text(
-                *middle, str(row["round"]), ha="center", va="center", color="#ffffff"
-            )
+            axes.text(*middle, label, ha="center", va="center", color="#ffffff")
+
+
+def _livery(lane: int) -> str:
+    return LEADERS[lane % len(LEADERS)]
 
 
 def _gaps(axes: Axes, leaders: Sequence[Reign], lanes: int) -> None:
@@ -341,7 +360,8 @@ def _kept(figure: Figure, name: str, alt: str) -> Picture:
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
     text = svg.getvalue().replace("*{stroke-linejoin", _DARK + "*{stroke-linejoin", 1)
-    for color, variable in ((INK, "ink"), (MUTED, "muted"), (LINE, "line")):
+    inks = ((INK, "ink"), (MUTED, "muted"), (LINE, "line"), (PAPER, "paper"))
+    for color, variable in inks:
         text = text.replace(f": {color}", f": var(--{variable})")
     text = text.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
     return Picture(name, alt, png.getvalue(), text.encode())

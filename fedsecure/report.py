@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedsecure.pictures import (
+    BASELINES,
     Picture,
     epsilon_picture,
     learning_picture,
@@ -27,8 +28,8 @@ _CSS = Path(__file__).with_suffix(".css")
 
 def write_report(
     folder: Path, summary: Row, rounds: Sequence[Row], timeline: Sequence[Row]
-) -> None:
-    """Write all that is read of a run into its folder.
+) -> Path:
+    """Write all that is read of a run into its folder, and return the page's path.
 
     Parameters
     ----------
@@ -43,20 +44,26 @@ def write_report(
         ``metrics.jsonl``.
     timeline : sequence of Mapping
         Events worth a mark: at (seconds), event, name, term, round.
+
+    Returns
+    -------
+    Path
+        Of ``report.html``.
     """
     (folder / "summary.json").write_text(_json(summary, 2) + "\n", encoding="utf-8")
     lines = "".join(_json(row) + "\n" for row in rounds)
     (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
     drawn = {
-        "learning": learning_picture(rounds, summary),
+        "accuracy": learning_picture(rounds, summary),
         "epsilon": epsilon_picture(rounds, summary["privacy"]),
         "timeline": timeline_picture(rounds, timeline),
     }
     for picture in drawn.values():
         if picture is not None:
             (folder / f"{picture.name}.png").write_bytes(picture.png)
-    page = report_page(summary, rounds, drawn)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(report_page(summary, rounds, drawn), encoding="utf-8")
+    return page
 
 
 def report_page(
@@ -68,7 +75,7 @@ def report_page(
         (
             _header(title, summary),
             _cards(summary),
-            _section("Learning", _learning(drawn.get("learning"))),
+            _section("Learning", _learning(summary, drawn.get("accuracy"))),
             _section("Privacy", _privacy(summary["privacy"], drawn.get("epsilon"))),
             _section("Survival", _survival(summary, drawn.get("timeline"))),
             _section("Rounds", _rounds_table(rounds)),
@@ -97,6 +104,7 @@ def _header(title: str, summary: Row) -> str:
         f"encryption {summary['scheme']}",
         f"privacy {summary['privacy']['mode']}",
         f"{summary['parameters']:,} parameters",
+        f"{summary['seconds']:,.0f} seconds",
     )
     return (
         f"<header>\n<h1>{title}</h1>\n<p>{escape(' · '.join(facts))}</p>\n"
@@ -124,15 +132,10 @@ def _cards(summary: Row) -> str:
     privacy, failovers = summary["privacy"], summary["failovers"]
     epsilons = list(privacy["per_site"].values())
     beside = [
-        f"{label} {_share(baseline.get(key))}"
-        for key, label in (
-            ("unprotected_accuracy", "without protection"),
-            ("centralised_accuracy", "centralised"),
-        )
+        f"{label} {_share(baseline[key])}"
+        for key, label in BASELINES
         if baseline.get(key) is not None
     ]
-    ledgers = summary.get("ledgers", {})
-    verified = summary["ledgers_verified"]
     cards = [
         (
             "Final accuracy",
@@ -162,10 +165,7 @@ def _cards(summary: Row) -> str:
         ),
         (
             "Ledgers",
-            '<span class="good">verified</span>'
-            if verified
-            else '<span class="bad">BROKEN</span>',
-            f"{sum(ledgers.values()):,} lines of {len(ledgers)} parties",
+            *_ledger_card(summary),
         ),
     ]
     items = "\n".join(
@@ -191,14 +191,41 @@ def _failover_card(failovers: Sequence[Row]) -> tuple[str, str, str]:
     return "Seconds to a new leader", f"{slowest:.1f}", note
 
 
-def _learning(picture: Picture | None) -> str:
+def _ledger_card(summary: Row) -> tuple[str, str]:
+    lines = summary.get("ledgers", {})
+    note = f"{sum(lines.values()):,} lines of {len(lines)} parties"
+    if not summary["ledgers_verified"]:
+        return '<span class="bad">BROKEN</span>', note
+    if not lines:
+        return "none", "no ledger was there to verify"
+    return '<span class="good">verified</span>', note
+
+
+def _learning(summary: Row, picture: Picture | None) -> str:
     if picture is None:
         return "<p>No metrics left the sites (privacy.metrics=none).</p>"
     return (
         "<p>Each round evaluates the model it starts from at every site, before "
         "training it; the last point is the final evaluation. Sites are weighted by "
-        f"their test rows.</p>\n{_image(picture)}"
+        f"their test rows.</p>\n{_image(picture)}\n{_beside(summary)}"
     )
+
+
+def _beside(summary: Row) -> str:
+    """Return the final accuracy beside its baselines; nothing if none was run."""
+    own, baseline = summary["final"].get("accuracy"), summary["baseline"]
+    known = [(label, baseline.get(key)) for key, label in BASELINES]
+    if own is None or all(value is None for _, value in known):
+        return ""
+    rows = [("this run", _share(own), "")] + [
+        (
+            label,
+            _share(value),
+            _NONE if value is None else f"{100 * (value - own):+.1f}",
+        )
+        for label, value in known
+    ]
+    return _table(("", "final accuracy", "points from this run"), rows, numbers={1, 2})
 
 
 def _privacy(privacy: Row, picture: Picture | None) -> str:
@@ -217,7 +244,7 @@ def _privacy(privacy: Row, picture: Picture | None) -> str:
     table = _table(
         ("site", "epsilon", "delta", "relation"),
         (
-            (site, _figure(epsilon), f"{privacy['delta']:g}", relation)
+            (site, f"{epsilon:.3f}", f"{privacy['delta']:g}", relation)
             for site, epsilon in sorted(privacy["per_site"].items())
         ),
         numbers={1, 2},
@@ -254,8 +281,8 @@ def _rounds_table(rounds: Sequence[Row]) -> str:
         "term",
         "leader",
         "sites",
-        "accuracy before",
-        "loss before",
+        "accuracy",
+        "loss",
         "largest epsilon",
         "bytes up",
         "bytes down",
@@ -269,14 +296,17 @@ def _rounds_table(rounds: Sequence[Row]) -> str:
             _sites(row["participants"]),
             _share(row.get("accuracy")),
             _figure(row.get("loss")),
-            _figure(max(row["epsilon"].values())) if row.get("epsilon") else _NONE,
+            f"{max(row['epsilon'].values()):.3f}" if row.get("epsilon") else _NONE,
             _figure(row["uplink_bytes_per_parameter"]),
             _figure(row["downlink_bytes_per_parameter"]),
             f"{row['seconds']:.2f}",
         )
         for row in rounds
     )
-    note = "<p>Bytes are per parameter and site.</p>"
+    note = (
+        "<p>Accuracy and loss in the row of round r are of the model after round "
+        "r - 1, from which round r started. Bytes are per parameter and site.</p>"
+    )
     return note + _table(heads, rows, numbers={0, 1, 4, 5, 6, 7, 8, 9})
 
 
@@ -287,6 +317,8 @@ def _sites(participants: Sequence[str]) -> str:
 
 
 def _ledgers(summary: Row) -> str:
+    if summary["ledgers_verified"] and not summary.get("ledgers"):
+        return "<p>No ledger was there to verify.</p>"
     said = (
         '<p class="good">Every line of every ledger follows from the one before it, '
         "and its owner signed it.</p>"

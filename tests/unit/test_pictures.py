@@ -8,6 +8,7 @@ import pytest
 
 from fedsecure.pictures import (
     INK,
+    LEADERS,
     LINE,
     Picture,
     Reign,
@@ -39,13 +40,13 @@ def words(picture: Picture) -> str:
     )
 
 
-@pytest.mark.parametrize("name", ["learning", "epsilon", "timeline"])
+@pytest.mark.parametrize("name", ["accuracy", "epsilon", "timeline"])
 def test_a_picture_is_png_and_svg(drawn: dict[str, Picture], name: str) -> None:
     assert drawn[name].png.startswith(b"\x89PNG")
     assert ET.fromstring(drawn[name].svg).tag.endswith("svg")  # noqa: S314
 
 
-@pytest.mark.parametrize("name", ["learning", "epsilon", "timeline"])
+@pytest.mark.parametrize("name", ["accuracy", "epsilon", "timeline"])
 def test_ink_follows_the_readers_setting(drawn: dict[str, Picture], name: str) -> None:
     svg = drawn[name].svg.decode()
     body = svg.partition("*{stroke-linejoin")[2]
@@ -60,13 +61,13 @@ def test_a_picture_is_drawn_the_same_again(drawn: dict[str, Picture]) -> None:
 
 
 def test_both_baselines_stand_beside_the_accuracy(drawn: dict[str, Picture]) -> None:
-    said = words(drawn["learning"])
+    said = words(drawn["accuracy"])
     assert "without protection 95.8%" in said
     assert "centralised 96.4%" in said
 
 
 def test_the_curve_ends_with_the_final_evaluation(drawn: dict[str, Picture]) -> None:
-    assert "90.4%" in words(drawn["learning"])
+    assert "90.4%" in words(drawn["accuracy"])
 
 
 def test_sites_that_spent_alike_share_a_line(drawn: dict[str, Picture]) -> None:
@@ -81,12 +82,34 @@ def test_a_site_that_spent_otherwise_has_its_own_line() -> None:
     assert "site-02: 9.000" in words(picture)
 
 
+@pytest.mark.parametrize(("sites", "named"), [(3, True), (12, True), (13, False)])
+def test_lines_are_named_up_to_twelve(sites: int, named: bool) -> None:
+    spent = {f"site-{i:02d}": 1.0 + i for i in range(sites)}
+    picture = epsilon_picture([{"round": 1, "epsilon": spent}], PRIVACY)
+    assert picture is not None
+    assert ("site-00: 1.000" in words(picture)) is named
+
+
 def test_the_kill_and_the_time_without_a_leader_are_marked(
     drawn: dict[str, Picture],
 ) -> None:
     said = words(drawn["timeline"])
     assert "SIGKILL" in said
     assert "no leader 3.4 s" in said
+
+
+def test_each_leader_has_its_colour(drawn: dict[str, Picture]) -> None:
+    svg = drawn["timeline"].svg.decode()
+    assert LEADERS[0] in svg
+    assert LEADERS[1] in svg
+    assert LEADERS[2] not in svg
+
+
+def test_a_name_with_dollar_signs_is_drawn_as_it_is() -> None:
+    spent = [{"round": 1, "epsilon": {r"$\no$": 1.0}}]
+    picture = epsilon_picture(spent, PRIVACY)
+    assert picture is not None
+    assert r"$\no$: 1.000" in words(picture)
 
 
 def test_a_picture_is_told_in_words(drawn: dict[str, Picture]) -> None:

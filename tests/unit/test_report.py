@@ -62,10 +62,16 @@ def test_a_run_leaves_its_page_its_figures_and_its_pictures(folder: Path) -> Non
         "summary.json",
         "metrics.jsonl",
         "report.html",
-        "learning.png",
+        "accuracy.png",
         "epsilon.png",
         "timeline.png",
     }
+
+
+def test_what_is_returned_is_the_page(tmp_path: Path) -> None:
+    written = write_report(tmp_path, figures.summary(), [], [])
+    assert written == tmp_path / "report.html"
+    assert written.is_file()
 
 
 def test_summary_json_is_the_summary(folder: Path) -> None:
@@ -80,6 +86,11 @@ def test_metrics_hold_one_line_a_round(folder: Path) -> None:
 def test_the_page_asks_no_other_machine(outline: Outline) -> None:
     assert outline.links
     assert all(link.startswith("data:image/svg+xml;base64,") for link in outline.links)
+
+
+def test_the_page_holds_no_address(folder: Path) -> None:
+    said = (folder / "report.html").read_text(encoding="utf-8")
+    assert "http" not in said.replace('<meta http-equiv="Content-Security', "")
 
 
 def test_the_page_holds_no_script(outline: Outline) -> None:
@@ -106,6 +117,17 @@ def test_names_from_outside_are_escaped() -> None:
     assert "<b>x" not in page(scheme="<b>x", notes=["<b>x"], ledgers={"<b>x": 1})
 
 
+def test_names_in_pictures_and_rounds_are_escaped(tmp_path: Path) -> None:
+    name = '"><script>alert(1)</script>'
+    rounds = [{**row, "leader": name} for row in figures.rounds()]
+    marks = [{**mark, "name": name} for mark in figures.timeline()]
+    written = write_report(tmp_path, figures.summary(run_id=name), rounds, marks)
+    reader = Outline()
+    reader.feed(written.read_text(encoding="utf-8"))
+    assert "script" not in reader.tags
+    assert any(name in alt for alt in reader.alts)
+
+
 def test_the_verdict_says_that_nothing_was_lost() -> None:
     said = page()
     assert "6 of 6 rounds were completed; the leader changed once" in said
@@ -123,6 +145,33 @@ def test_a_broken_ledger_is_the_first_thing_seen() -> None:
     assert ">verified<" not in said
 
 
+def test_no_ledger_is_not_called_verified() -> None:
+    said = page(ledgers={})
+    assert "no ledger was there to verify" in said
+    assert ">verified<" not in said
+
+
+def test_the_final_accuracy_stands_beside_its_baselines(folder: Path) -> None:
+    said = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<td>this run</td><td class=number>90.4%</td>" in said
+    assert (
+        "<td>without protection</td><td class=number>95.8%</td>"
+        "<td class=number>+5.4</td>"
+    ) in said
+
+
+def test_a_run_without_baselines_says_so(tmp_path: Path) -> None:
+    none = {"unprotected_accuracy": None, "centralised_accuracy": None}
+    found = figures.summary(baseline=none)
+    said = write_report(tmp_path, found, figures.rounds(), []).read_text()
+    assert "no baseline was run" in said
+    assert "points from this run" not in said
+
+
+def test_the_rounds_say_which_model_their_accuracy_is_of() -> None:
+    assert "of the model after round r - 1" in page()
+
+
 def test_a_run_without_privacy_says_so() -> None:
     privacy = {"mode": "none", "delta": 1e-5, "per_site": {}}
     assert "made no promise of differential privacy" in page(privacy=privacy)
@@ -131,7 +180,7 @@ def test_a_run_without_privacy_says_so() -> None:
 def test_metrics_that_stayed_at_the_sites_are_not_shown() -> None:
     hidden = [{**row, "loss": None, "accuracy": None} for row in figures.rounds()]
     final = {"accuracy": None, "loss": None}
-    said = report_page(figures.summary(final=final), hidden, {"learning": None})
+    said = report_page(figures.summary(final=final), hidden, {"accuracy": None})
     assert "No metrics left the sites" in said
 
 

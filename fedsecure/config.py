@@ -243,6 +243,11 @@ class RunConfig(Section):
                 f"encryption.max_contributors={self.encryption.max_contributors}, at "
                 f"least the {self.federation.sites} sites"
             )
+        if self.privacy.mode != "none" and self.encryption.scheme == "ckks":
+            raise ValueError(
+                "encryption=ckks is not IND-CPA-D secure: no epsilon is claimed with "
+                "it; choose encryption=bfv or privacy=none"
+            )
         if self.privacy.mode != "none" and self.federation.max_rows:
             raise ValueError(
                 "federation.max_rows must be 0 or unset when privacy is on: a weight "

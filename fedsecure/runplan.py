@@ -15,6 +15,8 @@ from fedsecure.trainer import JSON
 
 FORMAT = 1
 MAX_SITES = 93  # ENCRYPTION section 3: exact for certain up to 93 summands
+NO_EPSILON = frozenset({"ckks"})
+"""Schemes that are never combined with a claimed epsilon (ENCRYPTION section 14)."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _FIELDS = frozenset(
     [
@@ -103,6 +105,13 @@ def read_plan(document: Mapping[str, JSON]) -> RunPlan:
     _check_cohort(sites, custodians)
     encryption = _section(document, "encryption")
     chosen, fixed = _fixed_point(encryption, len(sites))
+    privacy = _privacy(_section(document, "privacy"))
+    scheme = _text(encryption, "scheme")
+    if scheme in NO_EPSILON and privacy is not None:
+        raise ConfigurationError(
+            f"encryption.scheme={scheme!r} is not IND-CPA-D secure: no epsilon is "
+            "claimed with it; choose bfv, or privacy.mode=none"
+        )
     settings = {k: document[k] for k in ("model", "train", "privacy", "seed")}
     return RunPlan(
         federation=_text(document, "federation"),
@@ -116,8 +125,8 @@ def read_plan(document: Mapping[str, JSON]) -> RunPlan:
         seed=_count(document, "seed", 0, 2**53 - 1),
         metrics=_choice(document, "metrics", ("none", "plain")),
         settings=settings,
-        privacy=_privacy(_section(document, "privacy")),
-        scheme=_text(encryption, "scheme"),
+        privacy=privacy,
+        scheme=scheme,
         profile=chosen,
         fixed=fixed,
         max_rows=_max_rows(document),

@@ -22,6 +22,7 @@ from fedsecure.update import RoundId
 
 FORMAT = 1
 MAX_HEAD_BYTES = 1 << 20
+_SAFE = 1 << 53
 _PREFIX = struct.Struct("<4sHI")  # magic, version, length of the head
 _MAGIC = b"FSEV"
 _LABEL = b"fedsecure-envelope-v1\0"
@@ -168,13 +169,15 @@ def verify(envelope: Envelope, key: VerifyKey, *, kinds: tuple[Kind, ...]) -> Ve
     ------
     VerificationError
         Wrong signature, a kind that is not expected here, or a header that is not a
-        JSON object.
+        JSON object in its one encoding: it may be written into journal and ledger.
     """
     key.verify(envelope.signature, _signed(envelope))
     if envelope.kind not in kinds:
         wanted = ", ".join(kinds)
         raise VerificationError(f"message is a {envelope.kind!r}, expected {wanted}")
     header = _object(envelope.header)
+    if not _is_canonical(header, envelope.header):
+        raise VerificationError("message header is not in canonical form")
     return Verified(
         Kind(envelope.kind),
         envelope.scope,
@@ -225,20 +228,34 @@ def _read_head(head: bytes, signature: bytes, body: bytes) -> Envelope:
             _text(fields, "signer"),
             signature,
         )
-    except ValueError as bad:
+        # One encoding only: what was signed is made again, never taken over.
+        same = _head(envelope) == head
+    except (ValueError, ConfigurationError) as bad:
         raise VerificationError(f"message head is not well formed: {bad}") from bad
-    # One encoding only: the bytes that were signed are made again, never taken over.
-    if _head(envelope) != head:
+    if not same:
         raise VerificationError(
             "message head is not canonical, or the body was changed"
         )
     return envelope
 
 
+def _is_canonical(value: Mapping[str, JSON], data: bytes) -> bool:
+    try:
+        return canonical(value) == data
+    except ConfigurationError:
+        return False
+
+
+def _number(digits: str) -> int | float:
+    # RFC 8785 numbers are doubles, and writes 1e17 as an integer.
+    number = int(digits)
+    return number if abs(number) < _SAFE else float(number)
+
+
 def _object(data: bytes) -> Mapping[str, JSON]:
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as bad:
+        value = json.loads(data, parse_int=_number)
+    except (ValueError, OverflowError, RecursionError) as bad:
         raise VerificationError("message is not JSON") from bad
     if not isinstance(value, dict):
         raise VerificationError("message is not a JSON object")

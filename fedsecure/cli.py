@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.table import Table
 
 from fedsecure import __version__
 from fedsecure.errors import FedsecureError
+
+if TYPE_CHECKING:
+    from fedsecure.config import RunConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -27,14 +30,24 @@ ledger_app = typer.Typer(no_args_is_help=True, help="Signed, chained diaries.")
 privacy_app = typer.Typer(no_args_is_help=True, help="Privacy budgets.")
 policy_app = typer.Typer(no_args_is_help=True, help="What a site lets a run do.")
 data_app = typer.Typer(no_args_is_help=True, help="A site's own data.")
+kit_app = typer.Typer(no_args_is_help=True, help="Kits that were handed out.")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(privacy_app, name="privacy")
 app.add_typer(policy_app, name="policy")
 app.add_typer(data_app, name="data")
+app.add_typer(kit_app, name="kit")
 
 KitOption = Annotated[
     Path, typer.Option("--kit", help="Start-up kit: a folder that provision made.")
 ]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        help="File (0600) whose first line encrypts the authority's keys.",
+    ),
+]
+OutOption = Annotated[Path, typer.Option("-o", "--out", help="Folder of all kits.")]
 _MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
 
 
@@ -43,7 +56,8 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except FedsecureError as bad:
-        Console(stderr=True).print(f"[bold red]fedsecure:[/] {_escaped(str(bad))}")
+        text = f"[bold red]fedsecure:[/] {_escaped(str(bad))}"
+        Console(stderr=True).print(text, soft_wrap=True)
         sys.exit(bad.exit_code)
 
 
@@ -89,9 +103,10 @@ def run(
     if cfg == "job":
         typer.echo(shown(composed(chosen)))
         return
-    for one in swept(chosen) if multirun else [chosen]:
-        folder = _run(one)
-        typer.echo(str(folder))
+    # All of a sweep is checked before the first of it runs.
+    sweep = [composed(one) for one in (swept(chosen) if multirun else [chosen])]
+    for config in sweep:
+        typer.echo(str(_run(config)))
 
 
 @app.command()
@@ -100,12 +115,14 @@ def demo(
         list[str] | None, typer.Argument(help="Hydra overrides on top of the demo.")
     ] = None,
 ) -> None:
-    """A federation of real processes that loses its leader in mid-round, and goes on.
+    """Run real processes that lose their leader in mid-round, and finish.
 
     Three sites, two aggregators, TLS and node keys on every connection, differential
     privacy and encrypted aggregation on. Under five minutes on two cores.
     """
-    folder = _run(["experiment=demo", *(overrides or [])])
+    from fedsecure.composition import composed
+
+    folder = _run(composed(["experiment=demo", *(overrides or [])]))
     _tell(folder)
     typer.echo(str(folder))
 
@@ -113,12 +130,13 @@ def demo(
 @app.command()
 def provision(
     description: Annotated[Path, typer.Argument(help="federation.yaml")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of all kits.")],
+    out: OutOption,
+    passphrase_file: PassphraseOption = None,
 ) -> None:
     """Make an offline authority and one start-up kit a member; again adds new ones."""
     from fedsecure.provision.kits import provision as make
 
-    done = make(description, out, datetime.now(UTC))
+    done = make(description, out, datetime.now(UTC), _passphrase(passphrase_file))
     version = done.roster.version
     if not done.added:
         typer.echo(f"nothing new: roster {version} in {out} stands")
@@ -180,7 +198,9 @@ def doctor(
 
 @ledger_app.command("verify")
 def ledger_verify(
-    path: Annotated[Path, typer.Argument(help="ledger.jsonl")],
+    path: Annotated[
+        Path, typer.Argument(help="ledger.jsonl", exists=True, dir_okay=False)
+    ],
 ) -> None:
     """Verify every line of a ledger offline; name the first bad one."""
     from fedsecure.disk import SystemDisk
@@ -213,6 +233,37 @@ def policy_sign(
     typer.echo(f"signed {kit / 'policy.yaml'}")
 
 
+@kit_app.command("revoke")
+def kit_revoke(
+    name: Annotated[str, typer.Argument(help="The member that leaves.")],
+    out: OutOption,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Write the next roster, in which a member takes no part any more."""
+    from fedsecure.provision.kits import revoke
+
+    done = revoke(name, out, datetime.now(UTC), _passphrase(passphrase_file))
+    version = done.roster.version
+    typer.echo(
+        f"{name} is revoked in roster {version}: copy {out}/roster.json to "
+        f"roster.d/{version}.json in every kit, the aggregators' first, and start "
+        "the daemons again"
+    )
+
+
+@kit_app.command("renew")
+def kit_renew(
+    name: Annotated[str, typer.Argument(help="An aggregator or operator.")],
+    out: OutOption,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Renew a kit's certificate for the key it has; no secret travels again."""
+    from fedsecure.provision.kits import renew
+
+    path = renew(name, out, datetime.now(UTC), _passphrase(passphrase_file))
+    typer.echo(f"renewed {path}: copy this one file into the kit in use")
+
+
 @data_app.command("schema")
 def data_schema(
     path: Annotated[Path, typer.Argument(help="A CSV of this site.")],
@@ -228,14 +279,18 @@ def data_schema(
     typer.echo(f"wrote {out}: review every bound marked 'from your data'")
 
 
-def _run(overrides: list[str]) -> Path:
-    from fedsecure.composition import composed
+def _run(config: "RunConfig") -> Path:
     from fedsecure.experiment import run_experiment
     from fedsecure.progress import Progress, quiet
 
-    config = composed(overrides)
     quiet()
     return run_experiment(config, Progress(Console(stderr=True)).show).folder
+
+
+def _passphrase(path: Path | None) -> bytes | None:
+    from fedsecure.provision.office import read_passphrase
+
+    return None if path is None else read_passphrase(path)
 
 
 def _tell(folder: Path) -> None:

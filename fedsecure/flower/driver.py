@@ -263,6 +263,8 @@ class RoundDriver:
     def _finish(self) -> None:
         """Give the last release to every site and take their last metrics."""
         last = self._letters.last_release()[0]
+        if not last:
+            raise QuorumNotMet("the run ended without a single completed round")
         reports: dict[str, JSON] = {}
         leader, number = self._leader, self._leader.terms.rounds + 1
         with leader.tools.post(f"{leader.terms.run}/finish") as exchange:

@@ -59,7 +59,6 @@ class Step(StrEnum):
     BEGIN = "begin"
     OPEN = "open"
     UPDATE = "update"
-    EXTEND = "extend"
     CLOSE = "close"
     SKIP = "skip"
     RELEASE = "release"
@@ -77,7 +76,7 @@ class JournalEntry:
         From 1; 0 for BEGIN.
     step : Step
     site : str
-        The site of an UPDATE; "" otherwise. EXTEND uses it as a counter.
+        The site of an UPDATE; "" otherwise.
     operation : str
         Id of the write; a second append of the same operation is a no-op.
     detail : bytes

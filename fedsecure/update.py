@@ -41,8 +41,8 @@ class Layout:
         return sum(math.prod(shape) for shape in self.shapes)
 
     def digest(self) -> bytes:
-        """Return SHA-256 over names and shapes; 32 bytes."""
-        text = json.dumps(self.document(), separators=(",", ":"))
+        """Return SHA-256 over the document's canonical JSON (RFC 8785); 32 bytes."""
+        text = json.dumps(self.document(), separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).digest()
 
     def document(self) -> list[JSON]:

@@ -79,6 +79,6 @@ def count(header: Mapping[str, JSON], name: str) -> int:
 def _row(row: JSON) -> tuple[str, int]:
     if isinstance(row, list) and len(row) == 2:
         name, length = row
-        if isinstance(name, str) and isinstance(length, int) and length >= 0:
+        if isinstance(name, str) and type(length) is int and length >= 0:
             return name, length
     raise VerificationError(f"part {row!r} is not [name, bytes]")

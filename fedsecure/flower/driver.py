@@ -100,9 +100,10 @@ class RoundDriver:
             self._skip(number)
             return False
         self._close(closed)
+        before = self._letters.last_release()[0]
         self._release(current, closed, total)
         self._note_release(current, closed, traffic, started)
-        self._publish(number - 1)
+        self._publish(before)
         return True
 
     # --- D1 OPEN ----------------------------------------------------------------------
@@ -247,14 +248,19 @@ class RoundDriver:
             return
         round_id = RoundId(self._leader.terms.run, number)
         self._leader.write(plain_entry(round_id, Step.PUBLISH, _operation(), {}))
-        for entry in mine:
-            if entry.step == Step.UPDATE:
-                self._leader.tools.vault.drop(str(read_detail(entry)["object"]))
+        self._drop_updates(number)
         self._leader.note("published", number, {})
+
+    def _drop_updates(self, number: int) -> None:
+        """Delete a round's updates: who steals the run key later finds nothing."""
+        for entry in self._leader.entries(number):
+            if entry.round == number and entry.step == Step.UPDATE:
+                self._leader.tools.vault.drop(str(read_detail(entry)["object"]))
 
     def _skip(self, number: int) -> None:
         round_id = RoundId(self._leader.terms.run, number)
         self._leader.write(plain_entry(round_id, Step.SKIP, _operation(), {}))
+        self._drop_updates(number)
         self._record("round.skip", round_id, round_id.run)
         self._leader.note("skipped", number, {})
 

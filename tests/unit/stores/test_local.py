@@ -24,6 +24,17 @@ def test_parts_of_a_key_are_folders_and_file(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").read_bytes() == b"1"
 
 
+@pytest.mark.parametrize("plug", ["local", "memory"])
+@pytest.mark.parametrize("prefix", ["/", "/etc/", "../", "a/../../", "a//", "./"])
+def test_prefix_that_leads_outside_the_store_is_refused(
+    tmp_path: Path, plug: str, prefix: str
+) -> None:
+    store: Store = registry.load("stores", plug).create({"path": tmp_path / "s"})
+    (tmp_path / "secret").write_bytes(b"1")
+    with pytest.raises(ConfigurationError, match="parts must be"):
+        store.keys(prefix)
+
+
 def test_files_without_a_keys_name_are_not_listed(tmp_path: Path) -> None:
     store = _store(tmp_path)
     store.put("a", b"1")

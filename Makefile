@@ -65,7 +65,7 @@ docs: $(INSTALLED) ## write docs/house.md from the tree
 	@$(BIN)/python docs/house.py
 
 lock: $(INSTALLED) ## write constraints.txt from what .venv holds
-	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//; s/+cu[0-9]*$$//' > constraints.txt
+	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//; s/+cu[0-9]*$$//' > constraints.txt
 
 clean: ## remove .venv, caches and build outputs; runs/ stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -8,6 +8,7 @@ learned at start from a ciphertext of zero, and any difference refuses to start
 
 import os
 import struct
+import weakref
 from typing import Protocol
 
 import numpy as np
@@ -40,19 +41,19 @@ class Savable(Protocol):
 
 
 class MemoryFile:
-    """A file in memory for SEAL, which saves to and loads from paths only."""
+    """A file in memory for SEAL, which saves to and loads from paths only.
+
+    A forked child makes a file of its own: with its parent's, one process would read
+    what another wrote.
+    """
 
     def __init__(self) -> None:
-        self._descriptor = os.memfd_create("fedsecure-seal", os.MFD_CLOEXEC)
-        self._path = f"/proc/self/fd/{self._descriptor}"
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+        self._owner = 0
+        self._descriptor = -1
 
     def saved(self, value: Savable) -> bytes:
         """Return what a SEAL object saves."""
-        os.ftruncate(self._descriptor, 0)
-        value.save(self._path)
+        value.save(self._emptied())
         size = os.fstat(self._descriptor).st_size
         data = os.pread(self._descriptor, size, 0)
         os.ftruncate(self._descriptor, 0)
@@ -60,9 +61,17 @@ class MemoryFile:
 
     def holding(self, data: bytes) -> str:
         """Return a path under which SEAL reads `data`."""
-        os.ftruncate(self._descriptor, 0)
+        path = self._emptied()
         os.pwrite(self._descriptor, data, 0)
-        return self._path
+        return path
+
+    def _emptied(self) -> str:
+        if self._owner != os.getpid():
+            self._descriptor = os.memfd_create("fedsecure-seal", os.MFD_CLOEXEC)
+            weakref.finalize(self, os.close, self._descriptor)
+            self._owner = os.getpid()
+        os.ftruncate(self._descriptor, 0)
+        return f"/proc/self/fd/{self._descriptor}"
 
 
 class SeededForm:

@@ -1,0 +1,240 @@
+"""The sum that sites open is the sum of what they sent, exactly, or it is refused."""
+
+import multiprocessing
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fedsecure import ciphertext, registry
+from fedsecure.ciphertext import Ciphertext, RunningSum
+from fedsecure.encoding import (
+    FixedPoint,
+    check_tags,
+    pack,
+    profile,
+    tags,
+    unpack,
+)
+from fedsecure.envelope import Kind, Scope, parse, sign, verify
+from fedsecure.errors import VerificationError
+from fedsecure.he import SecretKey
+from fedsecure.keys import SigningKey
+from fedsecure.update import IntVector, RoundId, Vector
+
+KEY_ID, TAG_KEY, ROUND = bytes(16), bytes(range(32)), RoundId("run-1", 2)
+PROFILES = st.sampled_from(["20", "12", "8", "wide"])
+SCHEMES = st.sampled_from(["bfv", "ckks"])
+SITES = ("a", "b", "c")
+
+
+@cache
+def _rig(name: str) -> tuple[Any, SecretKey, Any, Any]:
+    scheme = registry.load("he", name).create({})
+    key = scheme.keygen(KEY_ID)
+    return scheme, key, scheme.encryptor(key), scheme.decryptor(key)
+
+
+def _sent(scheme: str, chosen: str, site: str, values: IntVector) -> bytes:
+    encryptor = _rig(scheme)[2]
+    blocks = pack(values, profile(chosen), encryptor.slots)
+    blocks[:, -1] = tags(TAG_KEY, ROUND, site, len(blocks))
+    return ciphertext.to_bytes(encryptor.encrypt(blocks))
+
+
+def _received(data: bytes) -> Ciphertext:
+    return ciphertext.from_bytes(data, key_id=KEY_ID, max_summands=93)
+
+
+def _summed(parts: list[bytes]) -> bytes:
+    running = RunningSum(KEY_ID, max_summands=93)
+    for part in parts:
+        running.add(_received(part))
+    return ciphertext.to_bytes(running.total())
+
+
+def _opened(scheme: str, total: bytes) -> IntVector:
+    blocks: IntVector = _rig(scheme)[3].decrypt(_received(total))
+    return blocks
+
+
+def _updates(seed: int, sites: int, size: int) -> list[Vector]:
+    random = np.random.default_rng(seed)
+    made = [random.normal(0, 0.7, size) for _ in range(sites)]
+    for update in made:  # both edges of the range, in every update
+        update[: size // 4] = np.sign(update[: size // 4]) * 1e9
+    return made
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**32),
+    sites=st.integers(1, 16),
+    size=st.integers(1, 9000),
+    chosen=PROFILES,
+    scheme=SCHEMES,
+)
+@example(seed=1, sites=16, size=8191, chosen="20", scheme="bfv")
+@example(seed=1, sites=1, size=1, chosen="8", scheme="ckks")
+def test_opened_sum_is_the_sum_of_the_quantised_updates(
+    seed: int, sites: int, size: int, chosen: str, scheme: str
+) -> None:
+    fields = profile(chosen)
+    fixed = FixedPoint(1.0, fields.value_bits(16), 16)
+    fixed.check(fields.field_bits)
+    quantised = [fixed.quantize(u).values for u in _updates(seed, sites, size)]
+    names = [f"site-{i}" for i in range(sites)]
+    parts = [_sent(scheme, chosen, n, q) for n, q in zip(names, quantised, strict=True)]
+    blocks = _opened(scheme, _summed(parts))
+    check_tags(blocks[:, -1], TAG_KEY, ROUND, names)
+    assert np.array_equal(unpack(blocks, fields, size), sum(quantised))
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32), sites=st.integers(2, 8), scheme=SCHEMES)
+def test_order_of_the_sites_changes_no_opened_bit(
+    seed: int, sites: int, scheme: str
+) -> None:
+    values = np.random.default_rng(seed).integers(-1000, 1000, (sites, 500))
+    parts = [_sent(scheme, "20", f"s{i}", v) for i, v in enumerate(values)]
+    there, back = _summed(parts), _summed(parts[::-1])
+    assert np.array_equal(_opened(scheme, there), _opened(scheme, back))
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32), sites=st.integers(2, 16))
+def test_numpy_adds_the_residues_that_seal_adds(seed: int, sites: int) -> None:
+    import tenseal.sealapi as seal
+
+    scheme, _, encryptor, _ = _rig("bfv")
+    random = np.random.default_rng(seed)
+    made = [
+        encryptor.encrypt(random.integers(0, 1 << 48, (1, 4096))) for _ in range(sites)
+    ]
+    running = RunningSum(KEY_ID, max_summands=sites)
+    total = None
+    for one in made:
+        running.add(one)
+        loaded = _loaded(scheme, one)
+        if total is None:
+            total = loaded
+        else:
+            seal.Evaluator(scheme.context).add_inplace(total, loaded)
+    assert np.array_equal(running.total().residues[0, 0], _first_polynomial(total))
+
+
+def _loaded(scheme: Any, one: Ciphertext) -> Any:
+    import tenseal.sealapi as seal
+
+    loaded = seal.Ciphertext(scheme.context)
+    data = scheme.form.write(one.residues.astype("<u8").tobytes(), one.seeds[0])
+    loaded.load(scheme.context, scheme.file.holding(data))
+    return loaded
+
+
+def _first_polynomial(total: Any) -> list[int]:
+    return [total[i] for i in range(4096)]
+
+
+@settings(max_examples=60)
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@example(position=0.0, bit=0)
+@example(position=0.9999999, bit=7)
+def test_any_flipped_bit_of_a_signed_sum_is_refused(position: float, bit: int) -> None:
+    key = SigningKey.from_bytes(bytes(32))
+    scope = Scope(ROUND, "*", KEY_ID, b"", b"")
+    sent = sign(Kind.RELEASE, scope, {}, _three(), signer="agg-1", key=key)
+    data = bytearray(sent.to_bytes())
+    data[int(position * len(data))] ^= 1 << bit
+    with pytest.raises(VerificationError):
+        verify(parse(bytes(data), 1 << 20), key.public, kinds=(Kind.RELEASE,))
+
+
+@settings(max_examples=30)
+@given(offset=st.integers(1, 64 * len(SITES)), bit=st.integers(0, 7))
+def test_any_flipped_bit_of_a_seed_fails_the_tag(offset: int, bit: int) -> None:
+    total = bytearray(_three())
+    total[-offset] ^= 1 << bit
+    with pytest.raises(VerificationError, match="not of exactly these sites"):
+        check_tags(_opened("bfv", bytes(total))[:, -1], TAG_KEY, ROUND, SITES)
+
+
+def test_bare_residues_are_malleable_so_the_signature_is_what_protects_them() -> None:
+    # The known limit (ENCRYPTION section 4): the tag sees its own coefficient only.
+    total = _received(_three())
+    total.residues[0, 0, 0] = (int(total.residues[0, 0, 0]) + (5 << 12)) % total.modulus
+    opened = _rig("bfv")[3].decrypt(total)
+    check_tags(opened[:, -1], TAG_KEY, ROUND, SITES)
+    moved = opened - _opened("bfv", _three())
+    assert np.flatnonzero(moved).tolist() == [0]
+
+
+@cache
+def _three() -> bytes:
+    values = np.arange(100) - 50
+    return _summed([_sent("bfv", "20", site, values) for site in SITES])
+
+
+@settings(max_examples=15)
+@given(
+    counted=st.lists(st.sampled_from(SITES), min_size=1, max_size=4).filter(
+        lambda sites: sorted(sites) != sorted(SITES)
+    ),
+    scheme=SCHEMES,
+)
+@example(counted=["a", "a", "a"], scheme="bfv")  # n copies of one ciphertext
+@example(counted=["a", "b"], scheme="bfv")  # one site dropped
+@example(counted=["a", "b", "c", "c"], scheme="bfv")  # one site doubled
+def test_sum_of_another_set_fails_the_tag(counted: list[str], scheme: str) -> None:
+    # Fresh encryptions, as no sum takes the same bytes twice.
+    values = np.arange(100)
+    total = _summed([_sent(scheme, "20", site, values) for site in counted])
+    with pytest.raises(VerificationError, match="not of exactly these sites"):
+        check_tags(_opened(scheme, total)[:, -1], TAG_KEY, ROUND, SITES)
+
+
+@settings(max_examples=10)
+@given(copies=st.integers(2, 16))
+def test_multiple_of_one_ciphertext_fails_the_tag(copies: int) -> None:
+    # BFV is malleable: residues times n, without the check for repeated seeds.
+    one = _received(_sent("bfv", "20", "a", np.arange(100)))
+    residues = one.residues.astype(object) * copies % one.modulus
+    many = Ciphertext(
+        KEY_ID,
+        one.modulus,
+        residues.astype(np.uint64),
+        one.seeds * copies,
+        copies,
+    )
+    opened = _rig("bfv")[3].decrypt(many)
+    names = [f"site-{i}" for i in range(copies)]
+    with pytest.raises(VerificationError, match="not of exactly these sites"):
+        check_tags(opened[:, -1], TAG_KEY, ROUND, names)
+
+
+@settings(max_examples=10)
+@given(shift=st.integers(1, (1 << 48) - 1))
+def test_sum_of_another_round_fails_the_tag(shift: int) -> None:
+    opened = _opened("bfv", _three())
+    other = RoundId("run-1", 2 + shift)
+    with pytest.raises(VerificationError, match="not of exactly these sites"):
+        check_tags(opened[:, -1], TAG_KEY, other, SITES)
+
+
+@pytest.mark.parametrize("scheme", ["bfv", "ckks"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_forked_children_never_repeat_a_seed(scheme: str) -> None:
+    _sent(scheme, "20", "a", np.arange(10))
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        made = pool.starmap(_seeds, [(scheme,)] * 8, chunksize=1)
+    made.append(_seeds(scheme))
+    assert len(set(made)) == 9
+
+
+def _seeds(scheme: str) -> bytes:
+    data = _sent(scheme, "20", "a", np.arange(10))
+    (seeds,) = _received(data).seeds
+    return seeds

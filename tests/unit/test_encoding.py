@@ -1,0 +1,299 @@
+"""Floats to integers to fields and back, and the keyed tag."""
+
+import hashlib
+import hmac
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsecure.encoding import (
+    FixedPoint,
+    Profile,
+    check_tags,
+    pack,
+    profile,
+    tags,
+    unpack,
+)
+from fedsecure.errors import (
+    ConfigurationError,
+    NotFinite,
+    OverflowRisk,
+    VerificationError,
+)
+from fedsecure.update import IntVector, RoundId
+
+SLOTS = 8
+MASK = (1 << 48) - 1
+KEY = bytes(range(32))
+ROUND = RoundId("run-1", 3)
+PROFILES = [profile(name) for name in ("20", "12", "8", "wide")]
+
+
+def by_name(chosen: Profile) -> str:
+    return chosen.name
+
+
+every_profile = pytest.mark.parametrize("chosen", PROFILES, ids=by_name)
+
+# --- profiles -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sites", "bits"),
+    [
+        ("20", 16, 20),
+        ("20", 64, 18),
+        ("20", 93, 17),
+        ("12", 16, 12),
+        ("12", 64, 10),
+        ("12", 93, 9),
+        ("8", 16, 8),
+        ("8", 64, 6),
+        ("8", 93, 5),
+        ("wide", 16, 44),
+        ("wide", 64, 42),
+        ("wide", 93, 41),
+    ],
+)
+def test_value_bits_are_those_of_the_design_table(
+    name: str, sites: int, bits: int
+) -> None:
+    assert profile(name).value_bits(sites) == bits
+
+
+@every_profile
+def test_fields_fill_a_coefficient(chosen: Profile) -> None:
+    assert chosen.fields * chosen.field_bits == 48
+
+
+@every_profile
+@pytest.mark.parametrize("sites", [1, 2, 3, 16, 17, 93])
+def test_every_profile_holds_the_sum_it_was_sized_for(
+    chosen: Profile, sites: int
+) -> None:
+    fixed = FixedPoint(1.0, chosen.value_bits(sites), sites)
+    fixed.check(chosen.field_bits)
+
+
+def test_unknown_profile_names_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="one of 20, 12, 8, wide"):
+        profile("21")
+
+
+def test_too_few_bits_left_are_refused() -> None:
+    with pytest.raises(OverflowRisk, match="at least 4"):
+        profile("8").value_bits(257)
+
+
+@pytest.mark.parametrize(
+    ("count", "blocks"), [(0, 1), (1, 1), (14, 1), (15, 2), (28, 2), (29, 3)]
+)
+def test_blocks_are_filled_but_for_the_tag(count: int, blocks: int) -> None:
+    assert profile("20").blocks(count, SLOTS) == blocks
+
+
+# --- fixed point ----------------------------------------------------------------------
+
+
+def test_one_bit_more_than_fits_is_refused() -> None:
+    FixedPoint(1.0, 20, 16).check(24)
+    with pytest.raises(OverflowRisk, match="a field of 24 bits holds 8388607"):
+        FixedPoint(1.0, 21, 16).check(24)
+
+
+def test_one_site_more_than_fits_is_refused() -> None:
+    FixedPoint(1.0, 4, 18).check(8)
+    with pytest.raises(OverflowRisk):
+        FixedPoint(1.0, 4, 19).check(8)
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan"), float("inf")])
+def test_range_that_is_not_positive_and_finite_is_refused(clip: float) -> None:
+    with pytest.raises(ConfigurationError, match="must be positive and finite"):
+        FixedPoint(clip, 20, 16)
+
+
+def test_rounding_is_to_the_nearest_step() -> None:
+    fixed = FixedPoint(127.0, 8, 1)
+    found = fixed.quantize(np.array([0.4, 0.6, -0.4, -0.6, 126.51]))
+    assert found.values.tolist() == [0, 1, 0, -1, 127]
+
+
+def test_values_beyond_the_range_are_cut_and_counted() -> None:
+    fixed = FixedPoint(1.0, 8, 1)
+    found = fixed.quantize(np.array([-9.0, -1.0, 0.0, 1.0, 1.0001, 2.0]))
+    assert found.values.tolist() == [-127, -127, 0, 127, 127, 127]
+    assert found.saturated == 3
+
+
+def test_quantising_leaves_the_update_as_it_was() -> None:
+    update = np.array([-9.0, 0.3])
+    FixedPoint(1.0, 8, 1).quantize(update)
+    assert update.tolist() == [-9.0, 0.3]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_an_update_that_is_not_finite_is_refused(bad: float) -> None:
+    with pytest.raises(NotFinite):
+        FixedPoint(1.0, 8, 1).quantize(np.array([0.0, bad]))
+
+
+@given(
+    values=st.lists(st.floats(-3.0, 3.0), min_size=1, max_size=40),
+    bits=st.sampled_from([5, 8, 12, 20, 44]),
+)
+def test_error_is_at_most_half_a_step(values: list[float], bits: int) -> None:
+    fixed = FixedPoint(3.0, bits, 1)
+    update = np.array(values)
+    back = fixed.dequantize(fixed.quantize(update).values)
+    assert np.abs(back - update).max() <= 0.5 / fixed.scale * (1 + 1e-6)
+
+
+@given(st.floats(1e-30, 1e30), st.sampled_from([5, 12, 20, 44]))
+def test_no_integer_is_beyond_its_bits(clip: float, bits: int) -> None:
+    found = FixedPoint(clip, bits, 1).quantize(np.array([clip, -clip]))
+    assert found.values.tolist() == [(1 << (bits - 1)) - 1, 1 - (1 << (bits - 1))]
+    assert found.saturated == 0
+
+
+# --- fields ---------------------------------------------------------------------------
+
+
+@every_profile
+def test_coefficients_are_below_the_plain_modulus(chosen: Profile) -> None:
+    blocks = pack(np.array([-1, -5, 7, -1] * 9), chosen, SLOTS)
+    assert blocks.min() >= 0
+    assert blocks.max() <= MASK
+
+
+@every_profile
+def test_the_last_slot_of_each_block_is_left_for_the_tag(chosen: Profile) -> None:
+    blocks = pack(np.full(100, -1), chosen, SLOTS)
+    assert set(blocks[:, -1].tolist()) == {0}
+
+
+@every_profile
+def test_a_coefficient_is_the_sum_of_its_shifted_fields(chosen: Profile) -> None:
+    per_block = chosen.fields * (SLOTS - 1)
+    values = np.arange(per_block) - per_block // 2
+    first = pack(values, chosen, SLOTS)[0, 0]
+    inside = values[:: SLOTS - 1].tolist()
+    plain = sum(y << (j * chosen.field_bits) for j, y in enumerate(inside))
+    assert first == plain % (1 << 48)
+
+
+@every_profile
+@given(data=st.data())
+def test_every_integer_a_field_holds_comes_back(
+    chosen: Profile, data: st.DataObject
+) -> None:
+    most = (1 << (chosen.field_bits - 1)) - 1
+    numbers = st.one_of(st.integers(-most, most), st.sampled_from([most, -most]))
+    values = np.array(data.draw(st.lists(numbers, max_size=70)), dtype=np.int64)
+    packed = pack(values, chosen, SLOTS)
+    assert np.array_equal(unpack(packed, chosen, len(values)), values)
+
+
+@every_profile
+@given(data=st.data())
+def test_packing_is_linear_even_where_noise_leaves_the_field(
+    chosen: Profile, data: st.DataObject
+) -> None:
+    # ENCRYPTION 4: then an overflow costs utility and never privacy.
+    numbers = st.lists(st.integers(-(1 << 61), 1 << 61), min_size=20, max_size=20)
+    one, two = (np.array(data.draw(numbers)) for _ in range(2))
+    apart = (pack(one, chosen, SLOTS) + pack(two, chosen, SLOTS)) & MASK
+    assert np.array_equal(apart, pack(one + two, chosen, SLOTS))
+
+
+@pytest.mark.parametrize("count", [0, 14, 29, 10_000])
+def test_another_number_of_blocks_than_the_layout_wants_is_refused(count: int) -> None:
+    blocks = pack(np.zeros(28, np.int64), profile("20"), SLOTS)
+    with pytest.raises(VerificationError, match="2 blocks do not hold"):
+        unpack(blocks, profile("20"), count)
+
+
+# --- tags -----------------------------------------------------------------------------
+
+
+def total_of(*sites: str, round_id: RoundId = ROUND, key: bytes = KEY) -> IntVector:
+    made = [tags(key, round_id, site, 4) for site in sites]
+    return np.asarray(np.sum(made, axis=0) & MASK)
+
+
+def test_a_tag_is_six_bytes_of_an_hmac() -> None:
+    message = b"fedsecure-tag-v1\0run-1|3|site-a|\2\0\0\0"
+    digest = hmac.new(KEY, message, hashlib.sha256).digest()
+    expected = int.from_bytes(digest[:6], "little")
+    assert tags(KEY, ROUND, "site-a", 3)[2] == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "round_id", "site"),
+    [
+        (bytes(32), ROUND, "a"),
+        (KEY, RoundId("run-2", 3), "a"),
+        (KEY, RoundId("run-1", 4), "a"),
+        (KEY, ROUND, "b"),
+    ],
+    ids=["key", "run", "round", "site"],
+)
+def test_tags_are_others_for_another(key: bytes, round_id: RoundId, site: str) -> None:
+    mine, other = tags(KEY, ROUND, "a", 4), tags(key, round_id, site, 4)
+    assert not np.isin(mine, other).any()
+
+
+def test_no_two_blocks_share_a_tag() -> None:
+    assert len(set(tags(KEY, ROUND, "a", 64).tolist())) == 64
+
+
+def test_the_sum_of_the_participants_is_accepted_in_any_order() -> None:
+    check_tags(total_of("c", "a", "b"), KEY, ROUND, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        total_of("a", "b"),
+        total_of("a", "b", "c", "d"),
+        total_of("a", "b", "b"),
+        total_of("a", "a", "a"),
+        np.roll(total_of("a", "b", "c"), 1),
+        total_of("a", "b", "c", round_id=RoundId("run-1", 2)),
+        total_of("a", "b", "c", round_id=RoundId("run-2", 3)),
+        total_of("a", "b", "c", key=bytes(32)),
+        (total_of("a", "b", "c") + 1) & MASK,
+    ],
+    ids=[
+        "one missing",
+        "one added",
+        "one twice, one missing",
+        "copies of one",
+        "blocks swapped",
+        "a round before",
+        "another run",
+        "another key",
+        "a constant added",
+    ],
+)
+def test_the_sum_of_any_other_set_is_refused(found: IntVector) -> None:
+    with pytest.raises(VerificationError, match="not of exactly these sites"):
+        check_tags(found, KEY, ROUND, ("a", "b", "c"))
+
+
+def test_one_wrong_block_is_enough_and_is_counted() -> None:
+    found = total_of("a", "b")
+    found[2] ^= 1
+    with pytest.raises(VerificationError, match="1 of 4 tags"):
+        check_tags(found, KEY, ROUND, ("a", "b"))
+
+
+def test_a_refusal_shows_no_tag() -> None:
+    with pytest.raises(VerificationError) as refused:
+        check_tags(total_of("a"), KEY, ROUND, ("a", "b"))
+    shown = str(refused.value)
+    expected = total_of("a", "b").tolist() + total_of("a").tolist()
+    assert not any(str(tag) in shown for tag in expected)

@@ -179,17 +179,21 @@ class KeyCabinet:
         Raises
         ------
         VerificationError
-            The stored bytes do not open with this site's box key.
+            The stored bytes do not open with this site's box key, or are no run key.
         """
         try:
             sealed = self._store.get(f"{run}/key", MAX_WRAP_BYTES)
         except NotFound:
             return None
         plain = self._box.open(sealed, _CABINET_INFO + run.encode())
+        # Anyone can seal to a public key, so what opened may still be nonsense.
         length = int.from_bytes(plain[:2], "little")
-        head = json.loads(plain[2 : 2 + length])
-        key_id = bytes.fromhex(head["key_id"])
-        return SecretKey(str(head["scheme"]), key_id, plain[2 + length :])
+        try:
+            head = json.loads(plain[2 : 2 + length])
+            scheme, key_id = str(head["scheme"]), bytes.fromhex(head["key_id"])
+        except (KeyError, TypeError, ValueError, RecursionError) as bad:
+            raise VerificationError(f"kept key of run {run} is no run key") from bad
+        return SecretKey(scheme, key_id, plain[2 + length :])
 
 
 def _fields(facts: RunKeyFacts, nonce: bytes) -> dict[str, JSON]:

@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 NAME = "insecure_plain"
 SLOTS = 4096
 MODULUS = 1 << 59
-"""Above any sum of 2048 coefficients, so integers add as residues do."""
+"""A multiple of 2**48, so coefficients add modulo that as residues add modulo this."""
 PLAIN_BITS = 48
+MAX_SUMMANDS = 2048
 
 
 class InsecurePlain:
@@ -34,11 +35,11 @@ class InsecurePlain:
 
     def encryptor(self, key: SecretKey) -> Encryptor:
         """Return an encryptor that does not encrypt."""
-        return PlainEncryptor(key.key_id)
+        return PlainEncryptor(_id_of(key))
 
     def decryptor(self, key: SecretKey) -> Decryptor:
         """Return the matching decryptor."""
-        return PlainDecryptor(key.key_id)
+        return PlainDecryptor(_id_of(key))
 
 
 class PlainEncryptor:
@@ -55,6 +56,10 @@ class PlainEncryptor:
     def encrypt(self, blocks: IntVector) -> Ciphertext:
         """Return the blocks as residues."""
         log.warning("insecure_plain: an update leaves without encryption")
+        if blocks.ndim != 2 or blocks.shape[1] != SLOTS:
+            raise VerificationError(
+                f"blocks of shape {blocks.shape}, want (n, {SLOTS})"
+            )
         if blocks.size and not 0 <= blocks.min() <= blocks.max() < 1 << PLAIN_BITS:
             raise OverflowRisk(f"a coefficient is not in [0, 2**{PLAIN_BITS})")
         residues = blocks.astype(np.uint64)[:, None, :]
@@ -69,12 +74,19 @@ class PlainDecryptor:
 
     def decrypt(self, total: Ciphertext) -> IntVector:
         """Return the coefficients modulo 2**48."""
+        log.warning("insecure_plain: a sum arrived that anyone could read")
         if total.key_id != self._key_id or total.modulus != MODULUS or total.seeds:
             raise VerificationError(
                 "not a sum of insecure_plain under this run's key id"
             )
         if total.residues.ndim != 3 or total.residues.shape[1:] != (1, SLOTS):
             raise VerificationError(f"sum of shape {total.residues.shape}")
+        if not 1 <= total.summands <= MAX_SUMMANDS:
+            raise VerificationError(
+                f"{total.summands} summands, exact for 1 to {MAX_SUMMANDS}"
+            )
+        if total.residues.max(initial=0) >= MODULUS:
+            raise VerificationError("ciphertext holds a residue not below q")
         coefficients = total.residues[:, 0].astype(np.int64)
         return np.asarray(coefficients & ((1 << PLAIN_BITS) - 1))
 
@@ -83,3 +95,9 @@ def create(settings: Mapping[str, object]) -> Scheme:
     """Return the scheme; it has no settings."""
     _ = settings
     return InsecurePlain()
+
+
+def _id_of(key: SecretKey) -> bytes:
+    if key.scheme != NAME:
+        raise VerificationError(f"run key is for {key.scheme!r}, this is {NAME!r}")
+    return key.key_id

@@ -8,6 +8,7 @@ write compares the term in its own transaction (RESILIENCE.md section 5).
 import contextlib
 import json
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from fedsecure.clock import Clock, SystemClock
 from fedsecure.disk import Disk, SystemDisk
 from fedsecure.envelope import canonical
 from fedsecure.errors import (
+    AlreadyExists,
     ConfigurationError,
     Conflict,
     OutcomeUnknown,
@@ -31,17 +33,15 @@ MAX_DETAIL_BYTES = 1 << 20
 _BUSY_SECONDS = 2.0
 _NEVER = float("inf")
 _TABLES = """
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS term (id INTEGER PRIMARY KEY CHECK (id = 0), term INTEGER);
-INSERT OR IGNORE INTO term VALUES (0, 0);
-CREATE TABLE IF NOT EXISTS journal (
+CREATE TABLE term (id INTEGER PRIMARY KEY CHECK (id = 0), term INTEGER);
+INSERT INTO term VALUES (0, 0);
+CREATE TABLE journal (
   number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, round INTEGER NOT NULL,
   step TEXT NOT NULL, site TEXT NOT NULL, operation TEXT NOT NULL UNIQUE,
   term INTEGER NOT NULL, detail BLOB NOT NULL, UNIQUE (run, round, step, site));
-CREATE TABLE IF NOT EXISTS head (
+CREATE TABLE head (
   run TEXT PRIMARY KEY, round INTEGER, sequence INTEGER, manifest BLOB, term INTEGER);
 PRAGMA user_version = 1;
-COMMIT;
 """
 
 
@@ -142,6 +142,14 @@ class EmbeddedLeases:
         return self._terms / f"{term:016d}"
 
 
+class _Connection(sqlite3.Connection):
+    """Closed when its thread or its database is gone; Python 3.13 wants it said."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # it was never opened
+            self.close()
+
+
 class Database:
     """The SQLite file of journal, head and term; one connection a thread."""
 
@@ -149,14 +157,14 @@ class Database:
         self._path = path
         self._local = threading.local()
         with _asked(f"make {path}"):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not path.exists():
+                _make(path)
             connection = self.connection()
             found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if found == 0:
-                self._make_tables(connection)
-        if found > FORMAT:
+        if found != FORMAT:
             raise ConfigurationError(
-                f"{path} is of format {found}, this version knows {FORMAT}: upgrade it"
+                f"{path} is of format {found}, this version knows {FORMAT}: upgrade "
+                "it, or name another folder"
             )
 
     def connection(self) -> sqlite3.Connection:
@@ -164,8 +172,13 @@ class Database:
         found = getattr(self._local, "connection", None)
         if isinstance(found, sqlite3.Connection):
             return found
-        made = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
-        made.execute("PRAGMA journal_mode=WAL")
+        made = sqlite3.connect(
+            self._path,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,  # one thread uses it, any may be the last
+            factory=_Connection,
+        )
         made.execute("PRAGMA synchronous=FULL")
         self._local.connection = made
         return made
@@ -195,13 +208,6 @@ class Database:
         except sqlite3.Error as failed:
             _roll_back(connection)
             raise OutcomeUnknown(f"commit to {self._path}: {failed}") from failed
-
-    def _make_tables(self, connection: sqlite3.Connection) -> None:
-        try:
-            connection.executescript(_TABLES)
-        except sqlite3.Error:
-            _roll_back(connection)
-            raise
 
     def term(self) -> int:
         """Return the highest term that ever led."""
@@ -282,6 +288,22 @@ def create(settings: Mapping[str, object]) -> Engine:
     database = Database(folder / "journal.sqlite")
     leases = EmbeddedLeases(folder, database, SystemDisk(), SystemClock())
     return Engine(leases, EmbeddedJournal(database))
+
+
+def _make(path: Path) -> None:
+    # Members start at the same time, and SQLite does not wait for a lock while it
+    # changes to WAL: the file is made aside and linked, whole, by the first of them.
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as aside:
+        made = sqlite3.connect(Path(aside, "new"), isolation_level=None)
+        try:
+            made.execute("PRAGMA journal_mode=WAL")
+            made.executescript(_TABLES)
+        finally:
+            made.close()
+        data = Path(aside, "new").read_bytes()
+    with contextlib.suppress(AlreadyExists):
+        SystemDisk().write_once(path, data)
 
 
 def _compare_term(connection: sqlite3.Connection, term: int) -> None:

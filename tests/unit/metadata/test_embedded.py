@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,47 @@ def test_tables_are_made_once(folder: Path) -> None:
     _engine(folder)
     writer.execute("ROLLBACK")
     writer.close()
+
+
+def test_members_that_start_at_the_same_time_all_start(folder: Path) -> None:
+    # SQLite does not wait for a lock while it changes to WAL.
+    start = threading.Barrier(6)
+    failed: list[Exception] = []
+
+    def member(path: Path) -> None:
+        start.wait()
+        try:
+            _engine(path).journal.append(1, [])
+        except StorageError as bad:
+            failed.append(bad)
+
+    for number in range(5):
+        path = folder / str(number)
+        threads = [threading.Thread(target=member, args=(path,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+
+
+def test_making_the_journal_leaves_nothing_else(folder: Path) -> None:
+    _engine(folder)
+    names = {p.name for p in folder.iterdir()}
+    assert names <= {f"journal.sqlite{end}" for end in ("", "-wal", "-shm")}
+
+
+def test_empty_file_is_no_journal(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "journal.sqlite").touch()
+    with pytest.raises(ConfigurationError, match="format 0"):
+        _engine(folder)
+
+
+def test_folder_in_the_place_of_the_journal_is_a_storage_error(folder: Path) -> None:
+    (folder / "journal.sqlite").mkdir(parents=True)
+    with pytest.raises(StorageError, match="could not make"):
+        _engine(folder)
 
 
 def test_journal_of_a_later_version_is_refused(folder: Path) -> None:

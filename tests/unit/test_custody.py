@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -136,6 +137,16 @@ def test_a_key_that_is_not_the_statements_says_wrong_run_key(made: Made) -> None
         made.open(statement=statement)
 
 
+def test_another_key_in_a_listed_wrap_says_wrong_run_key(made: Made) -> None:
+    other = made.scheme.keygen(made.key.key_id)
+    info = custody._info(FACTS, made.key.key_id, "site-b")
+    wrap = BOXES["site-b"].public.seal(other.secret, info)
+    listed: dict[str, JSON] = {"site-b": hashlib.sha256(wrap).hexdigest()}
+    statement = made.edited(lambda f: f.update(wraps=listed))
+    with pytest.raises(VerificationError, match="wrong run key"):
+        made.open(statement=statement, wrap=wrap)
+
+
 # --- hostile bytes --------------------------------------------------------------------
 
 
@@ -244,6 +255,15 @@ def test_tag_keys_are_equal_at_all_sites_and_none_is_the_run_key(made: Made) -> 
 def test_a_tag_key_is_another_in_another_run(made: Made) -> None:
     moved = replace(made.key, key_id=bytes(16))
     assert tag_key(moved) != tag_key(made.key)
+
+
+def test_no_step_logs_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        fresh = Made()
+        fresh.open()
+    shown = caplog.text + repr(fresh.key) + repr(fresh.document)
+    assert fresh.key.secret.hex()[200:232] not in shown
+    assert repr(fresh.key.secret[100:116])[2:-1] not in shown
 
 
 # --- at rest --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,16 +246,17 @@ def test_lock_is_free_although_a_forked_child_lives_on(
     disk: SystemDisk, tmp_path: Path
 ) -> None:
     lock = disk.lock(tmp_path / "x.lock")
-    ready, go = os.pipe(), os.pipe()
+    ready, told = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(ready[1], b"1")
-        os.read(go[0], 1)
-        os._exit(0)
-    os.read(ready[0], 1)
-    lock.release()
-    disk.lock(tmp_path / "x.lock").release()
-    os.write(go[1], b"1")
-    os.waitpid(child, 0)
-    for descriptor in (*ready, *go):
-        os.close(descriptor)
+        os.write(told, b"1")
+        signal.pause()
+    try:
+        os.read(ready, 1)
+        lock.release()
+        disk.lock(tmp_path / "x.lock").release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(told)

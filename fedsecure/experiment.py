@@ -16,6 +16,7 @@ from fedsecure.access.kit import read_kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.accounting import Relation
 from fedsecure.backends import Backend, Event, Job, Outcome
+from fedsecure.checkpoint.replicate import shared_devices
 from fedsecure.composition import shown
 from fedsecure.config import RunConfig
 from fedsecure.disk import SystemDisk
@@ -317,6 +318,8 @@ def _summary(
     baseline: Mapping[str, JSON],
 ) -> dict[str, JSON]:
     lines, broken = _verify(outcome)
+    stores = [Path(path) for path in config.store.paths or [config.run_root] * 2]
+    shared = config.store.name == "local" and bool(shared_devices(stores))
     privacy = plan["privacy"] if isinstance(plan["privacy"], dict) else {}
     per_site: dict[str, JSON] = {
         site: history[-1] for site, history in outcome.epsilons.items() if history
@@ -340,7 +343,7 @@ def _summary(
         "privacy": {**{k: privacy[k] for k in facts}, "per_site": per_site},
         "ledgers_verified": not broken,
         "ledgers": lines,
-        "notes": [*broken, *_notes(config)],
+        "notes": [*broken, *_notes(config, shared=shared)],
     }
 
 
@@ -367,8 +370,13 @@ def _list(value: JSON) -> list[JSON]:
     return value if isinstance(value, list) else []
 
 
-def _notes(config: RunConfig) -> list[JSON]:
+def _notes(config: RunConfig, *, shared: bool) -> list[JSON]:
     notes: list[JSON] = []
+    if shared:
+        notes.append(
+            f"The {config.store.replicas} checkpoint replicas lie on one device: one "
+            "disk would lose them all (store.require_distinct_devices refuses that)."
+        )
     if config.backend.name == "inprocess":
         notes.append(
             "One process: the sites' policies were checked, but one process is no "

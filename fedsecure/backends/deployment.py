@@ -39,7 +39,8 @@ class Deployment:
         kits = [read_kit(p.parent, SystemDisk(), _mode) for p in _kit_files(job)]
         used = [k for k in kits if _takes_part(k, job)]
         for index, kit in enumerate(k for k in used if k.role == Role.SITE):
-            _write(kit.path / "node.json", _node(job.config, index))
+            if job.config.federation.kits is None or not _has_own_rows(kit):
+                _write(kit.path / "node.json", _node(job.config, index))
         for kit in (k for k in used if k.role == Role.AGGREGATOR):
             _write(kit.path / "aggregator.json", _aggregator(job))
         watch = _Watch(job, used)
@@ -73,12 +74,13 @@ class _Watch:
         self._kits = kits
         self._clock = SystemClock()
         self._children: dict[str, Child] = {}
-        self._seen: dict[str, int] = {}
         self._own = JsonLines(
             job.folder / "faults.jsonl", "backend", self._clock, job.show
         )
         self._kill_in = job.config.backend.kill_leader_in_round
-        self._ended: dict[str, int] = {}
+        # Kits that served before hold the events of earlier runs: those are not ours.
+        self._old = {k.name: len(read_lines(_events(k))) for k in self._aggregators}
+        self._seen = dict(self._old)
 
     def start(self) -> None:
         """Start a daemon for every kit: aggregators first."""
@@ -121,7 +123,11 @@ class _Watch:
 
     def events(self) -> tuple[Event, ...]:
         """Return all events so far, by time."""
-        lines = [line for kit in self._aggregators for line in read_lines(_events(kit))]
+        lines = [
+            line
+            for kit in self._aggregators
+            for line in read_lines(_events(kit))[self._old[kit.name] :]
+        ]
         lines += read_lines(self._job.folder / "faults.jsonl")
         return tuple(sorted(lines, key=lambda e: float(str(e["now"]))))
 
@@ -215,6 +221,11 @@ def _takes_part(kit: Kit, job: Job) -> bool:
     sites = job.plan["sites"]
     named = isinstance(sites, list) and kit.name in sites
     return kit.role == Role.AGGREGATOR or (kit.role == Role.SITE and named)
+
+
+def _has_own_rows(kit: Kit) -> bool:
+    """Return whether a site wrote its own ``node.json``: it is not overwritten."""
+    return (kit.path / "node.json").exists()
 
 
 def _events(kit: Kit) -> Path:

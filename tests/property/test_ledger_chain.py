@@ -83,3 +83,14 @@ def test_any_beginning_of_a_ledger_opens(at: int) -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with pytest.raises(LedgerCorrupt):
         _check(data)
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_whole_lines_cut_from_the_end_are_not_found_by_the_chain_alone(
+    kept: int,
+) -> None:
+    # TRUST.md section 9: 0 of 41 truncations. Only a head that others keep shows it.
+    data = b"".join(WHOLE.splitlines(keepends=True)[:kept])
+    assert len(_check(data)) == kept
+    head = _check(WHOLE)[-1]
+    assert all((r.seq, r.hash) != (head.seq, head.hash) for r in _check(data))

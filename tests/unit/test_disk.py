@@ -1,5 +1,6 @@
 """What is durable when, and who holds a lock; on the machine's own disk."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 
 from fedsecure.disk import LockHeld, SystemDisk
 from fedsecure.errors import AlreadyExists, NotFound, StorageError, VerificationError
+from tests.fakes.disk import PowerLost
 
 
 @pytest.fixture
@@ -103,6 +105,57 @@ def test_failed_sync_of_the_folder_is_no_success(
     monkeypatch.setattr(os, "fsync", _fail)
     with pytest.raises(StorageError):
         disk.write_once(tmp_path / "a", b"1")
+
+
+CALLS = ("open", "write", "fdatasync", "link", "unlink", "fsync", "close")
+
+
+def _power(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
+    """Lose power before the system call number `step`; return the count of calls."""
+    count = 0
+
+    def spy(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            nonlocal count
+            count += 1
+            if count >= step:  # dead stays dead: no clean-up runs either
+                raise PowerLost
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in CALLS:
+        monkeypatch.setattr(os, name, spy(getattr(os, name)))
+    return lambda: count
+
+
+@pytest.mark.parametrize("step", range(1, 20))
+def test_write_is_whole_or_missing_after_any_system_call(
+    disk: SystemDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    path = tmp_path / "sub" / "a"
+    with monkeypatch.context() as patch:
+        calls = _power(patch, step)
+        try:
+            disk.write_once(path, b"data")
+        except PowerLost:
+            pass
+        else:
+            assert calls() < step
+    fresh = SystemDisk()
+    assert fresh.listdir(tmp_path) in {(), ("sub/a",)}
+    with contextlib.suppress(AlreadyExists):
+        fresh.write_once(path, b"data")
+    assert fresh.read(path, 10) == b"data"
+
+
+def test_these_are_all_system_calls_of_a_write(
+    disk: SystemDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        calls = _power(patch, 1000)
+        disk.write_once(tmp_path / "sub" / "a", b"data")
+    assert 10 < calls() < 19
 
 
 def test_repeat_makes_the_name_durable_that_a_dead_writer_left(

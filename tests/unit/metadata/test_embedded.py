@@ -2,13 +2,13 @@
 
 import os
 import sqlite3
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedsecure import registry
+from fedsecure.disk import SystemDisk
 from fedsecure.errors import (
     ConfigurationError,
     Conflict,
@@ -16,6 +16,7 @@ from fedsecure.errors import (
     StorageError,
 )
 from fedsecure.metadata import Engine, JournalEntry, Step
+from tests.fakes.disk import PowerLost
 
 ENTRY = JournalEntry("run", 1, Step.OPEN, "", "op", b"{}")
 plug = registry.load("metadata", "embedded")
@@ -73,26 +74,35 @@ def test_tables_are_made_once(folder: Path) -> None:
     writer.close()
 
 
-def test_members_that_start_at_the_same_time_all_start(folder: Path) -> None:
-    # SQLite does not wait for a lock while it changes to WAL.
-    start = threading.Barrier(6)
-    failed: list[Exception] = []
+def test_member_that_made_the_journal_a_moment_later_uses_the_first_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # SQLite does not wait for a lock while it changes to WAL: members that start at
+    # the same time must not make one file together.
+    real = SystemDisk.write_once
 
-    def member(path: Path) -> None:
-        start.wait()
-        try:
-            _engine(path).journal.append(1, [])
-        except StorageError as bad:
-            failed.append(bad)
+    def overtaken(disk: SystemDisk, path: Path, data: bytes) -> None:
+        monkeypatch.setattr(SystemDisk, "write_once", real)
+        _engine(folder).journal.append(1, [ENTRY])
+        real(disk, path, data)
 
-    for number in range(5):
-        path = folder / str(number)
-        threads = [threading.Thread(target=member, args=(path,)) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert failed == []
+    monkeypatch.setattr(SystemDisk, "write_once", overtaken)
+    assert list(_engine(folder).journal.entries("run", 0)) == [ENTRY]
+    assert SystemDisk.write_once is real
+
+
+def test_power_lost_while_the_journal_is_made_leaves_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise PowerLost
+
+    monkeypatch.setattr(SystemDisk, "write_once", lost)
+    with pytest.raises(PowerLost):
+        _engine(folder)
+    assert not (folder / "journal.sqlite").exists()
+    monkeypatch.undo()
+    _engine(folder).journal.append(1, [ENTRY])
 
 
 def test_making_the_journal_leaves_nothing_else(folder: Path) -> None:

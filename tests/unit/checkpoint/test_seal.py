@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from fedsecure.checkpoint.seal import (
     to_bytes,
     unseal,
 )
+from fedsecure.envelope import canonical
 from fedsecure.errors import VerificationError
 from fedsecure.keys import BoxKey
 
@@ -102,6 +104,16 @@ def test_stream_cut_at_a_chunk_does_not_open_under_a_smaller_size() -> None:
     cut = replace(sealed, chunks=sealed.chunks[:2], size=8)
     with pytest.raises(VerificationError):
         unseal(cut, "agg-1", ONE, CONTEXT)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_nonces_are_those_of_stream() -> None:
+    # A second road: prefix (7) || counter (4, big-endian) || last (1); RANDOM's key.
+    cipher, sealed = AESGCM(RANDOM[:32]), _seal(b"onetwo")
+    bound = canonical({"context": CONTEXT.hex(), "size": 6, "v": 1})
+    first, last = (RANDOM[32:] + end for end in (bytes(5), b"\0\0\0\1\1"))
+    assert cipher.decrypt(first, sealed.chunks[0], bound) == b"onet"
+    assert cipher.decrypt(last, sealed.chunks[1], bound) == b"wo"
 
 
 def test_object_without_a_chunk_does_not_open_as_empty() -> None:

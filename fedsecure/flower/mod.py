@@ -6,6 +6,7 @@ ClientApp in one process (simulation, `inprocess`): it recovers the global model
 the app train on it, and protects what comes back.
 """
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 from flwr.app import (
+    Array,
     ArrayRecord,
     ConfigRecord,
     Context,
     Message,
-    MessageType,
     MetricRecord,
     RecordDict,
 )
@@ -33,6 +34,7 @@ from fedsecure.update import Layout, ModelUpdate, Vector, flatten, unflatten
 MAX_BYTES = 1 << 30
 ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
 """Names of the records a user's ClientApp gets and gives, as in Flower's examples."""
+_KEPT = frozenset({"num-examples", "dp-steps"})  # row counts stay at the site
 
 Answering: TypeAlias = Callable[[Mapping[str, object], bytes], bytes]
 """(node_config, message) -> answer."""
@@ -94,9 +96,10 @@ def secure_mod(site: Callable[[Context], Site], rows: Callable[[Context], int]) 
     """Return a mod that protects a user's own ClientApp.
 
     The app's ``train`` gets the opened global model as an `ArrayRecord` "arrays" and
-    the plan's settings as a `ConfigRecord` "config" (JSON under "settings"; "train"
-    says whether to train or only to evaluate). It returns the same arrays trained and a
-    `MetricRecord` "metrics" with at least "num-examples".
+    a `ConfigRecord` "config": the plan's train settings by name, "server-round", all
+    settings as JSON text under "settings", and "train", which says whether to train or
+    only to evaluate. It returns the same arrays trained and a `MetricRecord` "metrics"
+    with at least "num-examples".
 
     Parameters
     ----------
@@ -153,31 +156,25 @@ class FlowerTrainer:
         TrainingFailed
             The app answers with an error, or leaves out arrays or metrics.
         """
-        answer = self._call_next(self._plain(task), self._context)
+        try:
+            answer = self._call_next(self._plain(task), self._context)
+        except Exception as bad:
+            # The edge to the user's app, which raises anything.
+            raise TrainingFailed(f"the ClientApp raised {bad!r}") from bad
         if answer.has_error():
             raise TrainingFailed(f"the ClientApp failed: {answer.error.reason}")
         metrics = _numbers(answer.content.metric_records.get(METRICS))
         update = self._update(task, answer, metrics) if task.train else None
-        return TrainingResult(update, metrics, int(metrics.get("dp-steps", 0)))
+        told = {k: v for k, v in metrics.items() if k not in _KEPT}
+        return TrainingResult(update, told, int(metrics.get("dp-steps", 0)))
 
     def _plain(self, task: TrainingTask) -> Message:
         named = unflatten(task.model, task.layout)
-        arrays = {name: t.astype(np.float32) for name, t in named.items()}
-        settings = json.dumps(dict(task.settings))
-        content = RecordDict(
-            {
-                ARRAYS: ArrayRecord(arrays),
-                CONFIG: ConfigRecord({"settings": settings, "train": task.train}),
-            }
-        )
-        metadata = self._message.metadata
-        plain = Message(
-            content=content,
-            dst_node_id=metadata.dst_node_id,
-            message_type=MessageType.TRAIN,
-        )
-        # The app sees the run, the node and the round it would see without the mod.
-        plain.metadata.__dict__.update(metadata.__dict__)
+        arrays = {name: Array(t.astype(np.float32)) for name, t in named.items()}
+        # The app sees the run, the node and the round it would see without the mod; a
+        # new message would need Flower's task identity, which a worker of ray lacks.
+        plain = copy.copy(self._message)
+        plain.content = RecordDict({ARRAYS: ArrayRecord(arrays), CONFIG: _config(task)})
         return plain
 
     def _update(
@@ -196,6 +193,19 @@ class FlowerTrainer:
             )
         delta = flatten(tensors) - task.model
         return ModelUpdate(task.layout, delta, int(metrics["num-examples"]))
+
+
+def _config(task: TrainingTask) -> ConfigRecord:
+    """Return what Flower's examples read from "config", and all settings as JSON."""
+    train = task.settings.get("train")
+    named = train.items() if isinstance(train, dict) else ()
+    config = ConfigRecord(
+        {k: v for k, v in named if isinstance(v, str | bool | int | float)}
+    )
+    config["settings"] = json.dumps(dict(task.settings))
+    config["server-round"] = task.round.number
+    config["train"] = task.train
+    return config
 
 
 def _numbers(record: MetricRecord | None) -> dict[str, float]:

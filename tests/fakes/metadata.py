@@ -86,6 +86,7 @@ class FakeJournal:
             for entry in entries:
                 _add(new, entry)
             self._state.entries = new
+            self._state.term = term
 
     def entries(self, run: str, first_round: int) -> Iterator[JournalEntry]:
         self._state.ask()
@@ -103,6 +104,7 @@ class FakeJournal:
             self._compare(term)
             found = self._state.heads.get(new.run)
             if found == new:
+                self._state.term = term
                 return
             if found != expected:
                 raise Conflict(f"head of {new.run} is {found}")
@@ -116,7 +118,6 @@ class FakeJournal:
         self._state.ask()
         if term < self._state.term:
             raise StaleTerm(f"term {term}: term {self._state.term} leads")
-        self._state.term = term
 
 
 def _add(entries: list[JournalEntry], entry: JournalEntry) -> None:

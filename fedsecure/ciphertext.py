@@ -5,6 +5,7 @@ All schemes add residue by residue modulo q, so the server needs numpy and nothi
 words carry fifteen of them, the words' spare four bits the sixteenth.
 """
 
+import io
 import struct
 from dataclasses import dataclass
 
@@ -140,8 +141,12 @@ def to_bytes(value: Ciphertext) -> bytes:
         value.key_id,
     )
     rows = value.residues.reshape(blocks * polynomials, slots)
-    chunks = (rows[i : i + CHUNK_BLOCKS] for i in range(0, len(rows), CHUNK_BLOCKS))
-    return b"".join([header, *(_pack(chunk) for chunk in chunks), *value.seeds])
+    out = io.BytesIO()  # unlike a join, it holds the packed bytes once
+    out.write(header)
+    for i in range(0, len(rows), CHUNK_BLOCKS):
+        out.write(_pack(rows[i : i + CHUNK_BLOCKS]))
+    out.writelines(value.seeds)
+    return out.getvalue()
 
 
 def from_bytes(data: bytes, *, key_id: bytes, max_summands: int) -> Ciphertext:

@@ -25,6 +25,9 @@ PLAIN_BITS = 48
 TAG_BYTES = 6
 _MASK = (1 << PLAIN_BITS) - 1
 _TAG_LABEL = b"fedsecure-tag-v1\0"
+# Work in chunks keeps temporaries small, and in the processor's cache.
+_CHUNK_BLOCKS = 64
+_CHUNK_VALUES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +153,17 @@ class FixedPoint:
         NotFinite
             NaN or Inf among them.
         """
-        if not np.isfinite(values).all():
-            raise NotFinite("an update with NaN or Inf is not encoded")
-        cut = np.clip(values, -self.clip, self.clip)
-        saturated = int(np.count_nonzero(cut != values))
-        cut *= self.scale
-        return Quantized(np.rint(cut, out=cut).astype(np.int64), saturated)
+        out = np.empty(len(values), dtype=np.int64)
+        saturated = 0
+        for start in range(0, len(values), _CHUNK_VALUES):
+            part = values[start : start + _CHUNK_VALUES]
+            if not np.isfinite(part).all():
+                raise NotFinite("an update with NaN or Inf is not encoded")
+            cut = np.clip(part, -self.clip, self.clip)
+            saturated += int(np.count_nonzero(cut != part))
+            cut *= self.scale
+            out[start : start + _CHUNK_VALUES] = np.rint(cut, out=cut)
+        return Quantized(out, saturated)
 
     def dequantize(self, total: IntVector) -> Vector:
         """Return the sum that integers stand for, float64."""
@@ -163,17 +171,23 @@ class FixedPoint:
 
 
 def pack(values: IntVector, chosen: Profile, slots: int) -> IntVector:
-    """Return coefficients, shape (blocks, slots), int64 in [0, 2**48); tag slot 0."""
+    """Return coefficients, shape (blocks, slots), int64 in [0, 2**48).
+
+    The last slot of each block is zero: it is the tag's. Linear modulo 2**48, fields
+    that overflow included.
+    """
     per_block = chosen.fields * (slots - 1)
-    blocks = chosen.blocks(len(values), slots)
-    padded = np.zeros(blocks * per_block, dtype=np.int64)
-    padded[: len(values)] = values
-    fields = padded.reshape(blocks, chosen.fields, slots - 1)
-    out = np.zeros((blocks, slots), dtype=np.int64)
-    body = out[:, :-1]
-    for j in range(chosen.fields):
-        body += fields[:, j] << (j * chosen.field_bits)
-    body &= _MASK
+    out = np.zeros((chosen.blocks(len(values), slots), slots), dtype=np.int64)
+    for start in range(0, len(out), _CHUNK_BLOCKS):
+        part = out[start : start + _CHUNK_BLOCKS, :-1]
+        first = start * per_block
+        inside = values[first : first + len(part) * per_block]
+        fields = np.zeros(len(part) * per_block, dtype=np.int64)
+        fields[: len(inside)] = inside
+        shaped = fields.reshape(len(part), chosen.fields, slots - 1)
+        for j in range(chosen.fields):
+            part += shaped[:, j] << (j * chosen.field_bits)
+        part &= _MASK
     return out
 
 
@@ -189,12 +203,14 @@ def unpack(blocks: IntVector, chosen: Profile, count: int) -> IntVector:
     if len(blocks) != chosen.blocks(count, slots):
         raise VerificationError(f"{len(blocks)} blocks do not hold {count} integers")
     half, base = 1 << (chosen.field_bits - 1), 1 << chosen.field_bits
-    rest = blocks[:, :-1].copy()
     out = np.empty((len(blocks), chosen.fields, slots - 1), dtype=np.int64)
-    for j in range(chosen.fields):
-        np.subtract((rest + half) & (base - 1), half, out=out[:, j])
-        rest -= out[:, j]
-        rest >>= chosen.field_bits
+    for start in range(0, len(blocks), _CHUNK_BLOCKS):
+        rest = blocks[start : start + _CHUNK_BLOCKS, :-1].copy()
+        part = out[start : start + _CHUNK_BLOCKS]
+        for j in range(chosen.fields):
+            np.subtract((rest + half) & (base - 1), half, out=part[:, j])
+            rest -= part[:, j]
+            rest >>= chosen.field_bits
     return out.reshape(-1)[:count]
 
 

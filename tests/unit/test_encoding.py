@@ -159,6 +159,22 @@ def test_no_integer_is_beyond_its_bits(clip: float, bits: int) -> None:
     assert found.saturated == 0
 
 
+def test_an_update_of_many_chunks_is_quantised_and_counted_in_all() -> None:
+    update = np.zeros(200_000)
+    update[[3, 70_000, 199_999]] = [9.0, 1.0, -9.0]
+    found = FixedPoint(1.0, 8, 1).quantize(update)
+    assert np.flatnonzero(found.values).tolist() == [3, 70_000, 199_999]
+    assert found.values[199_999] == -127
+    assert found.saturated == 2
+
+
+def test_nan_in_the_last_chunk_is_refused() -> None:
+    update = np.zeros(200_000)
+    update[-1] = float("nan")
+    with pytest.raises(NotFinite):
+        FixedPoint(1.0, 8, 1).quantize(update)
+
+
 # --- fields ---------------------------------------------------------------------------
 
 
@@ -207,6 +223,19 @@ def test_packing_is_linear_even_where_noise_leaves_the_field(
     one, two = (np.array(data.draw(numbers)) for _ in range(2))
     apart = (pack(one, chosen, SLOTS) + pack(two, chosen, SLOTS)) & MASK
     assert np.array_equal(apart, pack(one + two, chosen, SLOTS))
+
+
+@every_profile
+def test_many_blocks_are_those_of_one_by_one(chosen: Profile) -> None:
+    per_block = chosen.fields * (SLOTS - 1)
+    values = np.random.default_rng(1).integers(-7, 8, 150 * per_block - 3)
+    packed = pack(values, chosen, SLOTS)
+    pieces = [
+        pack(values[i : i + per_block], chosen, SLOTS)
+        for i in range(0, len(values), per_block)
+    ]
+    assert np.array_equal(packed, np.concatenate(pieces))
+    assert np.array_equal(unpack(packed, chosen, len(values)), values)
 
 
 @pytest.mark.parametrize("count", [0, 14, 29, 10_000])

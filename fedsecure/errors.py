@@ -119,9 +119,19 @@ class LedgerCorrupt(VerificationError):
 
 
 class StaleTerm(FedsecureError):
-    """A write or a request carries a term below the highest one seen."""
+    """A write or a request carries a term below the highest one seen.
+
+    Attributes
+    ----------
+    seen : int
+        The highest term seen, where the one that refused said so; else 0.
+    """
 
     code: ClassVar[str] = "stale_term"
+
+    def __init__(self, message: str, seen: int = 0) -> None:
+        super().__init__(message)
+        self.seen = seen
 
 
 class LeaseLost(FedsecureError):

@@ -11,7 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedsecure.envelope import Envelope, Kind, Scope, canonical, verify
-from fedsecure.errors import ConfigurationError, FedsecureError, VerificationError
+from fedsecure.errors import (
+    ConfigurationError,
+    FedsecureError,
+    StaleTerm,
+    VerificationError,
+)
 from fedsecure.keys import VerifyKey
 from fedsecure.metadata import JournalEntry, Step
 from fedsecure.release import root
@@ -67,13 +72,15 @@ class Accepted:
 class Rejected:
     """An answer that does not count; the round goes on.
 
-    `ask_again` says whether the site may still contribute to this round.
+    `ask_again` says whether the site may still contribute to this round; `seen` is the
+    highest term the site knows, if it refused an older one.
     """
 
     site: str
     code: str
     reason: str
     ask_again: bool
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +297,9 @@ def _refused(site: str, header: Mapping[str, JSON]) -> Rejected:
     code = str(header.get("code", "refused"))
     # Only what another request can mend is asked again in the same round.
     again = code in {"key_missing", "release_missing", "verification", "failed"}
-    return Rejected(site, code, f"{site} refused: {code}", ask_again=again)
+    term = header.get("term") if code == StaleTerm.code else 0
+    seen = term if isinstance(term, int) else 0
+    return Rejected(site, code, f"{site} refused: {code}", ask_again=again, seen=seen)
 
 
 def _repeat(site: str, *, same: bool) -> Rejected:

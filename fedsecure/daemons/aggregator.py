@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 90.0
 _LOOK = 0.2
+_ASK = 5.0
+_LINGER = 5.0
 
 
 def main(path: Path) -> int:
@@ -54,6 +56,10 @@ def main(path: Path) -> int:
     kit = read_kit(path, SystemDisk(), lambda p: p.stat().st_mode)
     kit.require(Role.AGGREGATOR)
     return AggregatorDaemon(kit).serve(on_stop())
+
+
+class RunFailed(ProcessFailed):
+    """Flower ended the run; the daemon starts it again."""
 
 
 class AggregatorDaemon:
@@ -125,22 +131,38 @@ class AggregatorDaemon:
     def _watch(
         self, child: Child, control: Control, run: int, stop: threading.Event
     ) -> bool:
-        seen_app, asked = False, 0.0
+        """Return True once the run is complete; ProcessFailed if anything died."""
+        seen, gone_since, asked = False, 0.0, 0.0
         while not stop.is_set():
             require_running(child, self._log)
+            now = self._clock.now()
             alive = bool(named(child.pid, "flwr-serverapp"))
-            if (seen_app and not alive) or self._clock.now() - asked > 5.0:
-                asked = self._clock.now()
-                status = control.status(run)
-                if status == "finished:completed":
+            seen = seen or alive
+            gone_since = 0.0 if alive or not seen else gone_since or now
+            if gone_since or now - asked > _ASK:
+                asked = now
+                if self._status(control, run) == "finished:completed":
                     return True
-                if status.startswith("finished"):
-                    raise ProcessFailed(f"the run ended as {status}; see {self._log}")
-                if seen_app and not alive:
-                    raise ProcessFailed("the ServerApp died")
-            seen_app = seen_app or alive
+            # A ServerApp that ended well is gone a moment before its run says so.
+            if gone_since and now - gone_since > _LINGER:
+                raise ProcessFailed("the ServerApp died")
             stop.wait(_LOOK)
         return True
+
+    def _status(self, control: Control, run: int) -> str:
+        """Return the run's status, or "" if the SuperLink did not answer this time.
+
+        An idle connection is closed by the server just when it is used again: no
+        answer is no reason to end a leader. Its process is watched besides.
+        """
+        try:
+            status = control.status(run)
+        except ProcessFailed as silent:
+            log.info("%s: status: %s", self._kit.name, silent)
+            return ""
+        if status.startswith("finished") and status != "finished:completed":
+            raise RunFailed(f"the run ended as {status}; see {self._log}")
+        return status
 
     def _start_superlink(self) -> Child:
         kit = self._kit

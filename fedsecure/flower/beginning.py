@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from fedsecure import parts
 from fedsecure.envelope import Kind, Scope
-from fedsecure.errors import FedsecureError, QuorumNotMet, VerificationError
+from fedsecure.errors import (
+    FedsecureError,
+    QuorumNotMet,
+    StaleTerm,
+    VerificationError,
+)
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.post import Round
 from fedsecure.metadata import JournalEntry, Step
@@ -134,9 +139,16 @@ def _first_good(leader: Leader, exchange: Round) -> bytes | None:
             continue
         exchange.done()
         try:
-            leader.verified(answer.data, (Kind.BEGIN,))
+            message = leader.verified(answer.data, (Kind.BEGIN, Kind.REFUSAL))
+            if message.kind == Kind.BEGIN:
+                return answer.data
+            code = parts.text(message.header, "code")
+            if code == StaleTerm.code:
+                leader.heed(message.signer, parts.count(message.header, "term"))
+            raise VerificationError(f"refused ({code})")
+        except StaleTerm:
+            raise
         except FedsecureError as bad:
             log.warning("custodian %s: %s", answer.site, bad)
             return None
-        return answer.data
     return None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fedsecure.clock import Clock
 from fedsecure.election import Act, Standing, decide, granted, lost
 from fedsecure.errors import LeaseLost, StorageError
-from fedsecure.metadata import LeaseBoard
+from fedsecure.metadata import Lease, LeaseBoard
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Campaign:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="campaign", daemon=True)
         self._last_reason = ""
+        self._floor = 0
 
     def start(self) -> None:
         """Begin to campaign."""
@@ -95,8 +96,15 @@ class Campaign:
         if self._clock.now() >= standing.valid_until:
             raise LeaseLost(f"term {term} ended before it could be renewed")
 
-    def step_down(self) -> None:
-        """Drop leadership at once; the board is told so that nobody waits."""
+    def step_down(self, floor: int = 0) -> None:
+        """Drop leadership at once; the board is told so that nobody waits.
+
+        Parameters
+        ----------
+        floor : int
+            A term somebody has seen: the next one won lies above it.
+        """
+        self._floor = max(self._floor, floor)
         lease, self._standing = self._standing.lease, lost(self._standing)
         self._leads.clear()
         if lease is not None:
@@ -129,7 +137,7 @@ class Campaign:
     def _act(self, act: Act, standing: Standing) -> None:
         sent = self._clock.now()
         if act == Act.CAMPAIGN:
-            lease = self._board.acquire(standing.name, self._address, self._ttl)
+            lease = self._acquire(standing.name)
             if lease is not None:
                 self._standing = granted(standing, lease, sent)
                 self._leads.set()
@@ -139,6 +147,14 @@ class Campaign:
                 self._hold(standing, renewed is not None, sent)
         elif act == Act.STEP_DOWN:
             self.step_down()
+
+    def _acquire(self, name: str) -> Lease | None:
+        """Take the lease, again and again until its term lies above the floor."""
+        lease = self._board.acquire(name, self._address, self._ttl)
+        while lease is not None and lease.term <= self._floor:
+            self._board.release(lease)
+            lease = self._board.acquire(name, self._address, self._ttl)
+        return lease
 
     def _hold(self, standing: Standing, kept: bool, sent: float) -> None:
         if kept and standing.lease is not None:

@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from fedsecure import ciphertext
 from fedsecure.ciphertext import Ciphertext, RunningSum
 from fedsecure.envelope import Kind, Scope, parse
-from fedsecure.errors import FedsecureError, QuorumNotMet, VerificationError
+from fedsecure.errors import (
+    FedsecureError,
+    QuorumNotMet,
+    StaleTerm,
+    VerificationError,
+)
 from fedsecure.flower.beginning import begin
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.flower.post import Answer, Round
 from fedsecure.metadata import Step
+from fedsecure.parts import count
 from fedsecure.release import release_of
 from fedsecure.server_round import (
     Accepted,
@@ -38,6 +44,8 @@ log = logging.getLogger(__name__)
 
 MISSES_ALLOWED = 3
 """Rounds in a row without a quorum after which the run ends."""
+ASKS_ALLOWED = 5
+"""Times a site that answers badly is asked in one exchange before it is left out."""
 _PULSE = 0.25
 """Seconds between two looks at lease and deadline."""
 
@@ -77,6 +85,7 @@ class RoundDriver:
         QuorumNotMet
             Too many rounds in a row found too few sites.
         """
+        self._sweep()
         misses = 0
         for number in range(self._next_round(), self._leader.terms.rounds + 1):
             misses = 0 if self.run_round(number) else misses + 1
@@ -100,10 +109,9 @@ class RoundDriver:
             self._skip(number)
             return False
         self._close(closed)
-        before = self._letters.last_release()[0]
         self._release(current, closed, total)
         self._note_release(current, closed, traffic, started)
-        self._publish(before)
+        self._publish_before(number)
         return True
 
     # --- D1 OPEN ----------------------------------------------------------------------
@@ -209,8 +217,10 @@ class RoundDriver:
         number, site = current.opening.round.number, verdict.site
         log.warning("round %d: %s: %s", number, site, verdict.reason)
         self._leader.note("rejected", number, {"site": site, "code": verdict.code})
+        self._leader.heed(site, verdict.seen)
         self._letters.forget(site)
-        if not verdict.ask_again:
+        tried = exchange.asked.get(site, 0)
+        if not verdict.ask_again or tried >= ASKS_ALLOWED:
             current.leave_out(site)
         elif site in current.missing:
             exchange.ask(site, self._letters.request(site, number, train=True))
@@ -239,16 +249,28 @@ class RoundDriver:
         leader.tools.journal.advance(leader.term, expected, head)
         self._record("round.release", closed.round, release.digest().hex())
 
+    def _publish_before(self, number: int) -> None:
+        """Publish every release below round `number` that is not published yet.
+
+        Not only the last one: a leader may have died between a release and the
+        publication before it.
+        """
+        entries = self._leader.entries(1)
+        done = {e.round for e in entries if e.step == Step.PUBLISH}
+        released = {e.round for e in entries if e.step == Step.RELEASE}
+        for earlier in sorted(released - done):
+            if earlier < number:
+                self._publish(earlier)
+
     def _publish(self, number: int) -> None:
-        """Sites have opened round `number`: its updates may go."""
-        if number < 1:
-            return
-        mine = [e for e in self._leader.entries(number) if e.round == number]
-        if any(e.step in {Step.PUBLISH, Step.SKIP} for e in mine):
-            return
+        """Sites have opened round `number`: its updates go, then the journal says so.
+
+        In this order: who finds the entry looks for updates no more.
+        """
+        self._leader.check()
+        self._drop_updates(number)
         round_id = RoundId(self._leader.terms.run, number)
         self._leader.write(plain_entry(round_id, Step.PUBLISH, _operation(), {}))
-        self._drop_updates(number)
         self._leader.note("published", number, {})
 
     def _drop_updates(self, number: int) -> None:
@@ -256,6 +278,12 @@ class RoundDriver:
         for entry in self._leader.entries(number):
             if entry.round == number and entry.step == Step.UPDATE:
                 self._leader.tools.vault.drop(str(read_detail(entry)["object"]))
+
+    def _sweep(self) -> None:
+        """Finish what a leader left of the rounds it skipped."""
+        for entry in self._leader.entries(1):
+            if entry.step == Step.SKIP:
+                self._drop_updates(entry.round)
 
     def _skip(self, number: int) -> None:
         round_id = RoundId(self._leader.terms.run, number)
@@ -277,7 +305,7 @@ class RoundDriver:
             for site in leader.terms.sites:
                 exchange.ask(site, self._letters.request(site, number, train=False))
             self._await_reports(exchange, number, reports)
-        self._publish(last)
+        self._publish_before(number)
         leader.note("finished", last, {"metrics": reports})
 
     def _await_reports(
@@ -293,6 +321,8 @@ class RoundDriver:
             exchange.done()
             try:
                 self._take_report(exchange, number, answer, reports)
+            except StaleTerm:
+                raise
             except FedsecureError as bad:
                 log.warning("finish: %s: %s", answer.site, bad)
         silent = sorted(set(terms.sites) - reports.keys())
@@ -308,9 +338,12 @@ class RoundDriver:
             reports[site] = message.header.get("metrics")
             return
         code = str(message.header.get("code"))
+        if code == StaleTerm.code:
+            self._leader.heed(site, count(message.header, "term"))
         self._leader.note("rejected", number, {"site": site, "code": code})
         self._letters.forget(site)
-        if code in {"key_missing", "release_missing", "verification"}:
+        again = code in {"key_missing", "release_missing", "verification"}
+        if again and exchange.asked.get(site, 0) < ASKS_ALLOWED:
             exchange.ask(site, self._letters.request(site, number, train=False))
         else:
             reports[site] = None

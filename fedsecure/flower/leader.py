@@ -1,12 +1,13 @@
 """What a leader works with: the run's public facts, its tools, and its signature."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import Clock
 from fedsecure.envelope import Kind, Scope, Verified, parse, sign, verify
-from fedsecure.errors import VerificationError
+from fedsecure.errors import StaleTerm, VerificationError
 from fedsecure.flower.post import Round
 from fedsecure.keys import SigningKey, VerifyKey
 from fedsecure.ledger import Ledger
@@ -14,6 +15,11 @@ from fedsecure.metadata import Head, Journal, JournalEntry, Step
 from fedsecure.monitor.observer import Observer
 from fedsecure.server_round import read_detail
 from fedsecure.trainer import JSON
+
+log = logging.getLogger(__name__)
+
+TERM_JUMP = 1000
+"""How far above the own term a site's word is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,23 @@ class Leader:
         if key is None:
             raise VerificationError(f"{envelope.signer!r} is not a site of this run")
         return verify(envelope, key, kinds=kinds)
+
+    def heed(self, site: str, seen: int) -> None:
+        """Step down if a site has seen a higher term than this one.
+
+        A metadata store that was made anew, or restored, hands out old terms; sites do
+        not forget (term floor, RESILIENCE section 4). A site that claims an absurd term
+        is not believed: it could stop the federation.
+
+        Raises
+        ------
+        StaleTerm
+            With the term to rise above.
+        """
+        if seen > self.term + TERM_JUMP:
+            log.warning("%s claims to have seen term %d: not believed", site, seen)
+        elif seen > self.term:
+            raise StaleTerm(f"{site} has seen term {seen}, this is {self.term}", seen)
 
     def note(self, event: str, number: int, fields: Mapping[str, JSON]) -> None:
         """Tell the observer."""

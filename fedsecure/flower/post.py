@@ -57,6 +57,11 @@ class Round:
     """One exchange: a letter to each site, answers as they come, letters again.
 
     Use as a context manager: leaving it ends its threads.
+
+    Attributes
+    ----------
+    sent_bytes, asked : dict of str to int
+        By site: bytes of its letters, and how often the caller asked it.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Round:
         self._letters: dict[str, Callable[[], bytes]] = {}
         self._wake: dict[str, threading.Event] = {}
         self.sent_bytes: dict[str, int] = {}
+        self.asked: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +102,7 @@ class Round:
     def ask(self, site: str, letter: Callable[[], bytes]) -> None:
         """Send a letter, now or, if the site was asked before, again."""
         self._letters[site] = letter
+        self.asked[site] = self.asked.get(site, 0) + 1
         if site in self._wake:
             self._wake[site].set()
             return

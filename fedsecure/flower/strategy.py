@@ -132,7 +132,7 @@ class SecureFedAvg(Strategy):
         except (LeaseLost, StaleTerm, Conflict) as lost:
             log.warning("%s stands by: %s", tools.name, lost)
             tools.observer.note("lost", {"term": term, "reason": str(lost)})
-            self._campaign.step_down()
+            self._campaign.step_down(floor=getattr(lost, "seen", 0))
 
     def _post(self, grid: Grid) -> Callable[[str], Round]:
         wire, terms = self._wire, self._terms

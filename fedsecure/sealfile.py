@@ -29,6 +29,15 @@ _FRONT, _BACK = 97, 17  # constants around the first polynomial of a seeded ciph
 _BODY = _FRONT + POLYNOMIAL_BYTES + _BACK + SEED_BYTES
 _PINNED_BACK = bytes.fromhex("5ea110040300000051") + bytes(7) + b"\x01"
 _PARMS_BYTES = 32
+# behind the parms id and the NTT flag: two polynomials of 4096 residues, one prime
+_PINNED_SHAPE = struct.pack("<QQQ", 2, SLOTS, 1)
+_SHAPE = slice(33, 57)
+# what stands before an array of 4096 residues, in ciphertexts and plaintexts alike
+_ARRAY_HEAD = struct.pack(
+    _HEAD.format + "Q",
+    *(_MAGIC, _HEAD.size, _MAJOR, _MINOR, 0, 0, _HEAD.size + 8 + POLYNOMIAL_BYTES),
+    SLOTS,
+)
 _PLAIN_FRONT = 72  # parms id, count, scale, SEALHeader, count
 
 
@@ -91,7 +100,9 @@ class SeededForm:
     def __init__(self, zero: bytes) -> None:
         body = _body(zero)
         start = _FRONT + POLYNOMIAL_BYTES
-        if len(body) != _BODY or body[start : start + _BACK] != _PINNED_BACK:
+        found = (body[_SHAPE], body[73:_FRONT], body[start : start + _BACK])
+        pinned = (_PINNED_SHAPE, _ARRAY_HEAD, _PINNED_BACK)
+        if len(body) != _BODY or found != pinned:
             raise ConfigurationError(
                 "this tenseal writes ciphertexts in another layout than 0.3.18; "
                 "install tenseal==0.3.18"
@@ -119,12 +130,8 @@ class SeededForm:
 
 def write_plaintext(block: IntVector) -> bytes:
     """Return 4096 coefficients as a plaintext for SEAL to load."""
-    array = _HEAD.pack(
-        _MAGIC, _HEAD.size, _MAJOR, _MINOR, 0, 0, _HEAD.size + 8 + POLYNOMIAL_BYTES
-    )
     front = struct.pack("<32sQd", bytes(_PARMS_BYTES), SLOTS, 1.0)
-    values = block.astype("<u8").tobytes()
-    body = front + array + struct.pack("<Q", SLOTS) + values
+    body = front + _ARRAY_HEAD + block.astype("<u8").tobytes()
     size = _HEAD.size + len(body)
     return _HEAD.pack(_MAGIC, _HEAD.size, _MAJOR, _MINOR, 0, 0, size) + body
 

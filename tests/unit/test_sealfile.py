@@ -133,6 +133,12 @@ def test_another_byte_behind_the_polynomial_refuses_to_start(at: int) -> None:
         SeededForm(edited(16 + 97 + POLYNOMIAL_BYTES + at))
 
 
+@pytest.mark.parametrize("at", [33, 41, 49, 73, 80, 89], ids=str)
+def test_another_shape_before_the_polynomial_refuses_to_start(at: int) -> None:
+    with pytest.raises(ConfigurationError, match="another layout"):
+        SeededForm(edited(16 + at))
+
+
 @pytest.mark.parametrize("at", [0, 1, 3, 4, 5])
 def test_another_magic_version_or_mode_refuses_to_start(at: int) -> None:
     with pytest.raises(ConfigurationError, match=r"install tenseal==0\.3\.18"):

@@ -69,9 +69,9 @@ class Shelf:
         return np.frombuffer(data, dtype="<f8")
 
     def keep_first_model(self, layout: Layout, model: Vector) -> None:
-        """Keep layout and first model."""
-        self._keep("layout", canonical(layout.document()))
+        """Keep first model and layout; the layout last, because it says both are there."""
         self.keep_model(0, model)
+        self._keep("layout", canonical(layout.document()))
 
     def keep_model(self, number: int, model: Vector) -> None:
         """Keep the model after round `number`."""

@@ -112,7 +112,7 @@ def learning_picture(rounds: Sequence[Row], summary: Row) -> Picture | None:
             axes = figure.add_subplot(1, len(panels), i + 1)
             _curve(axes, name, points)
             if name == "accuracy":
-                _baselines(axes, summary.get("baseline") or {})
+                _baselines(axes, summary.get("baseline") or {}, max(points[-1][0], 1))
         last = "; ".join(f"{n} {p[0][1]:.3g} to {p[-1][1]:.3g}" for n, p in panels)
         return _kept(figure, "accuracy", f"By rounds completed: {last}.")
 
@@ -175,7 +175,11 @@ def timeline_picture(rounds: Sequence[Row], timeline: Sequence[Row]) -> Picture 
 
 
 def reigns(timeline: Sequence[Row], end: float) -> list[Reign]:
-    """Return who led when: until a kill, a lost lease, the next leader or the end."""
+    """Return who led when: until a kill, a lost lease, the next leader or the end.
+
+    A kill may be noted after the next leader's start: a lock ends with its process,
+    the note is written when all processes of the host are gone.
+    """
     out = []
     marks = [row for row in timeline if row["event"] in {"leader", "kill", "lost"}]
     for i, row in enumerate(marks):
@@ -183,7 +187,7 @@ def reigns(timeline: Sequence[Row], end: float) -> list[Reign]:
             continue
         ends = [m for m in marks[i + 1 :] if _ends(m, str(row["name"]))]
         stop = float(ends[0]["at"]) if ends else end
-        killed = bool(ends) and ends[0]["event"] == "kill"
+        killed = bool(ends) and _killed(row, ends[0], marks[i + 1 :])
         name, start = str(row["name"]), float(row["at"])
         out.append(Reign(name, row.get("term"), start, stop, killed))
     return out
@@ -191,6 +195,16 @@ def reigns(timeline: Sequence[Row], end: float) -> list[Reign]:
 
 def _ends(mark: Row, holder: str) -> bool:
     return bool(mark["event"] == "leader" or mark["name"] == holder)
+
+
+def _killed(reign: Row, ending: Row, later: Sequence[Row]) -> bool:
+    if ending["event"] != "leader":
+        return bool(ending["event"] == "kill")
+    return any(
+        mark["event"] == "kill"
+        and (mark["name"], mark.get("term")) == (reign["name"], reign.get("term"))
+        for mark in later
+    )
 
 
 def _points(name: str, rounds: Sequence[Row], summary: Row) -> list[tuple[int, float]]:
@@ -234,15 +248,21 @@ def _curve(axes: Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
     _by_round(axes, "rounds completed")
 
 
-def _baselines(axes: Axes, baseline: Row) -> None:
+def _baselines(axes: Axes, baseline: Row, last: int) -> None:
+    """Draw what is known, up to the last step only: right of it stands the figure."""
     present = 0
     for i, (key, label) in enumerate(BASELINES, 1):
         if baseline.get(key) is None:
             continue
         value, present = float(baseline[key]), present + 1
         text = f"{label} {value:.1%}"
-        axes.axhline(
-            value, color=SERIES[i], linestyle=DASHES[i], linewidth=1.4, label=text
+        axes.plot(
+            [0, last],
+            [value, value],
+            color=SERIES[i],
+            linestyle=DASHES[i],
+            linewidth=1.4,
+            label=text,
         )
     if present:
         axes.legend(loc="lower right")
@@ -340,7 +360,7 @@ def _gaps(axes: Axes, leaders: Sequence[Reign], lanes: int) -> None:
         axes.text(
             (before.end + after.start) / 2,
             lanes - 0.42,
-            f"no leader {gap:.1f} s",
+            f"no leader {gap:.2f} s",
             ha="center",
             va="bottom",
             color=ALARM,

@@ -144,7 +144,7 @@ def _cards(summary: Row) -> str:
         ),
         (
             "Epsilon, largest of the sites",
-            _figure(max(epsilons)) if epsilons else "none",
+            f"{max(epsilons):.3f}" if epsilons else "none",
             f"at delta {privacy['delta']:g}, per site below"
             if epsilons
             else "no differential privacy",
@@ -186,9 +186,9 @@ def _failover_card(failovers: Sequence[Row]) -> tuple[str, str, str]:
         if row["seconds_to_next_round"] is not None
     ]
     note = (
-        f"{max(after):.1f} s to the next completed round" if after else "no round since"
+        f"{max(after):.2f} s to the next completed round" if after else "no round since"
     )
-    return "Seconds to a new leader", f"{slowest:.1f}", note
+    return "Seconds to a new leader", f"{slowest:.2f}", note
 
 
 def _ledger_card(summary: Row) -> tuple[str, str]:
@@ -372,7 +372,7 @@ def _figure(value: float | None) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.1f} s"
+    return _NONE if value is None else f"{value:.2f} s"
 
 
 def _json(value: object, indent: int | None = None) -> str:

@@ -95,7 +95,7 @@ def test_the_kill_and_the_time_without_a_leader_are_marked(
 ) -> None:
     said = words(drawn["timeline"])
     assert "SIGKILL" in said
-    assert "no leader 3.4 s" in said
+    assert "no leader 3.42 s" in said
 
 
 def test_each_leader_has_its_colour(drawn: dict[str, Picture]) -> None:
@@ -146,6 +146,30 @@ def test_a_reign_ends_with_a_lost_lease() -> None:
         {"at": 2.0, "event": "lost", "name": "agg-1", "term": 1},
     ]
     assert reigns(marks, 9.0) == [Reign("agg-1", 1, 0.0, 2.0, killed=False)]
+
+
+def test_a_kill_noted_after_the_next_leader_began_is_a_kill() -> None:
+    marks = [
+        {"at": 0.0, "event": "leader", "name": "agg-1", "term": 1},
+        {"at": 5.0, "event": "leader", "name": "agg-2", "term": 2},
+        {"at": 5.1, "event": "kill", "name": "agg-1", "term": 1},
+    ]
+    assert reigns(marks, 9.0) == [
+        Reign("agg-1", 1, 0.0, 5.0, killed=True),
+        Reign("agg-2", 2, 5.0, 9.0, killed=False),
+    ]
+
+
+def test_a_leader_that_handed_over_and_was_killed_later_was_not_killed_leading() -> (
+    None
+):
+    marks = [
+        {"at": 0.0, "event": "leader", "name": "agg-1", "term": 1},
+        {"at": 2.0, "event": "lost", "name": "agg-1", "term": 1},
+        {"at": 3.0, "event": "leader", "name": "agg-2", "term": 2},
+        {"at": 5.0, "event": "kill", "name": "agg-1", "term": None},
+    ]
+    assert not any(reign.killed for reign in reigns(marks, 9.0))
 
 
 def test_a_loss_of_nothing_is_drawn_too() -> None:

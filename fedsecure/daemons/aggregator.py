@@ -13,11 +13,12 @@ import tempfile
 import threading
 from pathlib import Path
 
-from fedsecure.access.kit import Kit, read_kit
+from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import local_stores, read_config, read_terms
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import SystemClock
+from fedsecure.daemons.opened_kit import open_kit
 from fedsecure.daemons.shutdown import on_stop, run_main
 from fedsecure.daemons.supervisor import Backoff, Child, named, require_running
 from fedsecure.disk import SystemDisk
@@ -53,8 +54,7 @@ def main(path: Path) -> int:
     FedsecureError
         What the operator must mend; see its message.
     """
-    kit = read_kit(path, SystemDisk(), lambda p: p.stat().st_mode)
-    kit.require(Role.AGGREGATOR)
+    kit = open_kit(path, Role.AGGREGATOR, SystemDisk(), SystemClock())
     return AggregatorDaemon(kit).serve(on_stop())
 
 

@@ -14,11 +14,18 @@ import threading
 from pathlib import Path
 
 from fedsecure import registry
-from fedsecure.access.kit import Kit, read_kit
+from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Member, Role
-from fedsecure.assembly.node import MAX_BYTES, build_round, fingerprint
+from fedsecure.assembly.node import (
+    MAX_BYTES,
+    PolicyGate,
+    build_round,
+    fingerprint,
+)
+from fedsecure.clock import SystemClock
 from fedsecure.config import NodeConfig, parse_section
 from fedsecure.daemons.kept_worker import KeptWorker
+from fedsecure.daemons.opened_kit import open_kit
 from fedsecure.daemons.shutdown import on_stop, run_main
 from fedsecure.daemons.supervisor import Backoff, Child
 from fedsecure.disk import SystemDisk
@@ -40,9 +47,11 @@ def main(path: Path) -> int:
     FedsecureError
         What the steward or operator must mend; see its message.
     """
-    kit = read_kit(path, SystemDisk(), lambda p: p.stat().st_mode)
-    kit.require(Role.SITE)
-    return NodeDaemon(kit, read_config(kit)).serve(on_stop())
+    clock = SystemClock()
+    kit = open_kit(path, Role.SITE, SystemDisk(), clock)
+    config = read_config(kit)
+    PolicyGate(kit, clock).policy()  # no policy: no row is read, nothing is started
+    return NodeDaemon(kit, config).serve(on_stop())
 
 
 def read_config(kit: Kit) -> NodeConfig:

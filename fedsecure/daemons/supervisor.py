@@ -28,6 +28,9 @@ _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None).prctl  # looked up before any fork
 _GRACE = 5.0
 _TRIES = 5
+_LOOKS = 20
+_MOMENT = 0.005
+_PF_KTHREAD = 0x00200000
 _FAMILY = "FEDSECURE_FAMILY"
 _NURSERY = ThreadPoolExecutor(1, thread_name_prefix="children")
 """Starts all children: the kernel ends them with the *thread* that started them."""
@@ -115,10 +118,8 @@ def descendants(pid: int) -> list[int]:
     """Return the ids of all processes below `pid`, parents first."""
     children: dict[int, list[int]] = {}
     for found in _processes():
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            stat = Path(f"/proc/{found}/stat").read_text("ascii", errors="replace")
-            parent = int(stat.rsplit(")", 1)[1].split()[1])
-            children.setdefault(parent, []).append(found)
+        with contextlib.suppress(OSError, IndexError):
+            children.setdefault(int(_stat(found)[1]), []).append(found)
     out, queue = [], [pid]
     while queue:
         below = children.get(queue.pop(0), [])
@@ -235,15 +236,43 @@ def _end_family(mark: str) -> set[int]:
 
 
 def _carrying(mark: str) -> list[int]:
-    """Return the living processes with a mark; a zombie has no environment."""
+    """Return the living processes with a mark."""
     own = f"{_FAMILY}={mark}/".encode()
-    out = []
-    for pid in _processes():
-        with contextlib.suppress(OSError):
-            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    out, left = [], _processes()
+    for _ in range(_LOOKS):
+        found = {pid: _environment(pid) for pid in left}
+        for pid, entries in found.items():
             if any((entry + b"/").startswith(own) for entry in entries):
                 out.append(pid)
+        # Within `execve` a process shows no environment for a moment.
+        left = [pid for pid, entries in found.items() if entries == [b""]]
+        left = [pid for pid in left if _has_memory(pid)]
+        if not left:
+            break
+        time.sleep(_MOMENT)
     return out
+
+
+def _environment(pid: int) -> list[bytes]:
+    """Return the environment a process was started with; [] if it may not be read."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _has_memory(pid: int) -> bool:
+    """Return whether this is a process as we know it: no zombie, no kernel thread."""
+    with contextlib.suppress(OSError, IndexError):
+        fields = _stat(pid)
+        return fields[0] not in "ZX" and not int(fields[6]) & _PF_KTHREAD
+    return False
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of proc_pid_stat(5) from the third, the state, on."""
+    text = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    return text.rsplit(")", 1)[1].split()
 
 
 def _wait_gone(pids: Sequence[int], seconds: float) -> None:

@@ -180,6 +180,20 @@ def test_an_orphan_is_nobodys_descendant_and_still_ended(
     assert not runs(grandchild)
 
 
+def test_a_grandchild_within_execve_does_not_escape(
+    children: list[Child], tmp_path: Path
+) -> None:
+    """It shows no environment for a moment; this one execs all the time."""
+    again = tmp_path / "again.sh"
+    again.write_text(f"exec sh {again}\n")
+    os.mkfifo(tmp_path / "pids")
+    script = f"setsid sh {again} & echo $! > {tmp_path / 'pids'}; wait"
+    child = start(children, tmp_path, ["sh", "-c", script])
+    grandchild = int((tmp_path / "pids").read_text())
+    child.kill()
+    assert not runs(grandchild)
+
+
 def test_kill_tells_whom_it_killed(children: list[Child], tmp_path: Path) -> None:
     child, grandchild = shell(children, tmp_path, "wait")
     assert {child.pid, grandchild} <= set(child.kill())

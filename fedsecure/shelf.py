@@ -69,7 +69,7 @@ class Shelf:
         return np.frombuffer(data, dtype="<f8")
 
     def keep_first_model(self, layout: Layout, model: Vector) -> None:
-        """Keep first model and layout; the layout last, because it says both are there."""
+        """Keep first model, then layout: where a layout is, the model is too."""
         self.keep_model(0, model)
         self._keep("layout", canonical(layout.document()))
 

@@ -14,7 +14,13 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedsecure.envelope import canonical
-from fedsecure.errors import ConfigurationError, Conflict, LeaseLost, StaleTerm
+from fedsecure.errors import (
+    ConfigurationError,
+    Conflict,
+    LeaseLost,
+    StaleTerm,
+    StorageError,
+)
 from fedsecure.flower.campaign import Campaign
 from fedsecure.flower.driver import RoundDriver
 from fedsecure.flower.leader import Leader, Terms, Tools
@@ -129,10 +135,23 @@ class SecureFedAvg(Strategy):
         leader = Leader(self._terms, tools, term, lambda: self._campaign.check(term))
         try:
             RoundDriver(leader, first).run()
-        except (LeaseLost, StaleTerm, Conflict) as lost:
+        except (LeaseLost, StaleTerm, StorageError) as lost:
+            # A leader that was paused meets others' objects before its lease's end.
+            if not isinstance(lost, Conflict) and self._leads(term, lost):
+                raise
             log.warning("%s stands by: %s", tools.name, lost)
             tools.observer.note("lost", {"term": term, "reason": str(lost)})
             self._campaign.step_down(floor=getattr(lost, "seen", 0))
+
+    def _leads(self, term: int, error: Exception) -> bool:
+        """Return whether an error met a leader that still leads: its own trouble."""
+        if not isinstance(error, StorageError):
+            return False
+        try:
+            self._campaign.check(term)
+        except LeaseLost:
+            return False
+        return True
 
     def _post(self, grid: Grid) -> Callable[[str], Round]:
         wire, terms = self._wire, self._terms

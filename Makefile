@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 SLOW := integration or chaos or fuzz or reproduction or gpu or ray
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test check format contract simulation integration fuzz gpu docs lock clean
+.PHONY: help install demo test check format contract simulation integration fuzz gpu bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ fuzz: $(INSTALLED) ## every property test, long and with new examples each time
 
 gpu: $(INSTALLED) ## the tests that need a CUDA device; they skip without one
 	@$(BIN)/pytest -q -m gpu
+
+bench: $(INSTALLED) ## measure, and compare with plain Flower; one after the other
+	@for each in experiments/benchmarks/*.py; do $(BIN)/python "$$each"; done
 
 docs: $(INSTALLED) ## write docs/house.md from the tree
 	@$(BIN)/python docs/house.py

@@ -10,7 +10,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import rfc8785
@@ -70,6 +70,12 @@ class Envelope:
     body: bytes
     signer: str
     signature: bytes
+    body_sha256: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Hash the body, once: it may be large."""
+        found = hashlib.sha256(self.body).hexdigest()
+        object.__setattr__(self, "body_sha256", found)
 
     def digest(self) -> bytes:
         """Return SHA-256 over all that is signed; 32 bytes."""
@@ -135,8 +141,9 @@ def sign(
 ) -> Envelope:
     """Return a signed envelope."""
     bare = Envelope(kind, scope, canonical(header), body, signer, b"")
-    signature = key.sign(_signed(bare))
-    return Envelope(kind, scope, bare.header, body, signer, signature)
+    # Not made anew: that would hash the body again.
+    object.__setattr__(bare, "signature", key.sign(_signed(bare)))
+    return bare
 
 
 def parse(data: bytes, max_bytes: int) -> Envelope:
@@ -202,7 +209,7 @@ def _head(envelope: Envelope) -> bytes:
             "signer": envelope.signer,
             "header": envelope.header.decode(),
             "body_bytes": len(envelope.body),
-            "body_sha256": hashlib.sha256(envelope.body).hexdigest(),
+            "body_sha256": envelope.body_sha256,
         }
     )
 

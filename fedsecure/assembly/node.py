@@ -35,6 +35,7 @@ class PolicyGate:
     def __init__(self, kit: Kit, clock: Clock) -> None:
         self._kit = kit
         self._clock = clock
+        self._read: tuple[tuple[bytes, bytes, bytes], SitePolicy] | None = None
 
     def policy(self) -> SitePolicy:
         """Return the verified policy.
@@ -48,10 +49,15 @@ class PolicyGate:
         try:
             text = disk.read(path / "policy.yaml", _SMALL)
             signature = disk.read(path / "policy.yaml.sig", 64)
-            steward = VerifyKey(disk.read(path / "steward.pub", 32))
+            steward = disk.read(path / "steward.pub", 32)
         except NotFound as missing:
             raise PolicyRefused(f"no policy, no round: {missing}") from missing
-        return read_policy(text, signature, steward, self._kit.name)
+        found = (text, signature, steward)
+        # Read each time, parsed and verified when a byte changed: YAML is slow.
+        if self._read is None or self._read[0] != found:
+            key = VerifyKey(steward)
+            self._read = found, read_policy(text, signature, key, self._kit.name)
+        return self._read[1]
 
     def check(self, plan: RunPlan, layout: Layout | None) -> None:
         """Return only if the policy allows the plan; PolicyRefused otherwise."""

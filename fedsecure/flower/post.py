@@ -3,7 +3,8 @@
 One thread a site, because a stalled upload blocks a pull for minutes (FLOWER.md section
 6, rule 2). An error reply or a node that went away means "ask again", never "drop the
 site". At most `hands` answers are held at a time, whatever the number of sites: the
-others wait where they are, so memory does not grow with the cohort.
+others wait where they are, and at most as many letters are written at a time, so
+memory does not grow with the cohort.
 """
 
 import logging
@@ -80,6 +81,7 @@ class Round:
         self._timing = timing
         self._answers: queue.Queue[Answer] = queue.Queue()
         self._hands = threading.Semaphore(hands)
+        self._pens = threading.Semaphore(hands)
         self._stop = threading.Event()
         self._letters: dict[str, Callable[[], bytes]] = {}
         self._wake: dict[str, threading.Event] = {}
@@ -140,16 +142,21 @@ class Round:
         if node is None:
             self._stop.wait(self._timing.retry)
             return
-        data = self._letters[site]()
-        letter = records.message(data, node, self._group)
-        ids = list(self._grid.push_messages([letter]))
-        self.sent_bytes[site] = self.sent_bytes.get(site, 0) + len(data)
-        del data, letter
+        ids = self._send(site, node)
         if self._await_answer(site, ids):
             self._wake[site].wait()
             self._wake[site].clear()
         else:
             self._stop.wait(self._timing.retry)
+
+    def _send(self, site: str, node: int) -> list[str]:
+        # A first letter holds the model: all of a cohort's at once would not fit.
+        with self._pens:
+            data = self._letters[site]()
+            letter = records.message(data, node, self._group)
+            ids = list(self._grid.push_messages([letter]))
+            self.sent_bytes[site] = self.sent_bytes.get(site, 0) + len(data)
+            return ids
 
     def _await_answer(self, site: str, ids: list[str]) -> bool:
         while not self._stop.is_set():

@@ -31,6 +31,9 @@ def heads(federation: Federation) -> list[Head]:
 
 def _models(federation: Federation) -> list[str]:
     models = federation.models()
+    without = sorted(name for name, model in models.items() if not model)
+    if without:
+        return [f"I8: {without} never opened the last release"]
     if len(set(models.values())) != 1:
         return ["I7: sites hold different models"]
     model = np.frombuffer(next(iter(models.values())), dtype="<f8")

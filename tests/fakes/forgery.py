@@ -1,0 +1,43 @@
+"""What a malicious or mistaken aggregator could sign."""
+
+from collections.abc import Sequence
+
+from fedsecure import ciphertext
+from fedsecure.ciphertext import RunningSum
+from fedsecure.envelope import Envelope, Kind, Scope, parse, sign
+from fedsecure.release import release_of
+from fedsecure.update import RoundId
+from tests.fakes.federation import MAX_BYTES, RUN, Federation
+
+
+def own_update(federation: Federation, site: str, number: int) -> Envelope:
+    """Return what a site answered in a round, from its outbox."""
+    kept = federation.sites[site].shelf().answer(number)
+    assert kept is not None
+    return parse(kept, MAX_BYTES)
+
+
+def release_over(
+    federation: Federation, sites: Sequence[str], number: int, signer: str = "agg-1"
+) -> Envelope:
+    """Return a release of a round that sums the updates of `sites` only."""
+    updates = {site: own_update(federation, site, number) for site in sites}
+    scope = updates[sites[0]].scope
+    total = RunningSum(scope.key_id, max_summands=16)
+    for update in updates.values():
+        total.add(
+            ciphertext.from_bytes(update.body, key_id=scope.key_id, max_summands=1)
+        )
+    body = ciphertext.to_bytes(total.total())
+    round_id = RoundId(RUN, number)
+    digests = {site: update.digest() for site, update in updates.items()}
+    release = release_of(round_id, number - 1, digests, body)
+    whole = Scope(round_id, "*", scope.key_id, scope.layout, scope.plan)
+    return sign(
+        Kind.RELEASE,
+        whole,
+        release.header(),
+        body,
+        signer=signer,
+        key=federation.signing(signer),
+    )

@@ -1,0 +1,210 @@
+"""The checks of this folder can fail: each rule taken out of the code is noticed.
+
+A rule is taken out with monkeypatch, and a scenario of the tests beside this file says
+what is wrong then; without a mutation the same scenario says that nothing is.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from fedsecure.checkpoint.vault import Vault
+from fedsecure.ciphertext import RunningSum
+from fedsecure.client_round import Admitted, ClientRound
+from fedsecure.client_run import ClientRun
+from fedsecure.envelope import Envelope, Kind, Verified, parse, verify
+from fedsecure.errors import FedsecureError, Refused, SecondAggregate
+from fedsecure.flower.beginning import begin
+from fedsecure.flower.driver import RoundDriver
+from fedsecure.flower.leader import Leader
+from fedsecure.flower.letters import Letters
+from fedsecure.metadata import JournalEntry, Step
+from fedsecure.release import Release
+from fedsecure.shelf import Shelf
+from fedsecure.trainer import TrainingResult
+from tests.fakes import metadata
+from tests.fakes.federation import MAX_BYTES, Federation
+from tests.fakes.forgery import release_over
+from tests.fakes.fuses import Died, Fuse
+from tests.fakes.history import violations
+
+
+def crashed(step: int, *, private: bool = True) -> list[str]:
+    """Return what is wrong after a leader died and another went on."""
+    federation = Federation(private=private)
+    with pytest.raises(Died):
+        federation.lead("agg-1", Fuse("agg-1", dies_after=step))
+    try:
+        federation.lead("agg-2")
+    except FedsecureError as stopped:
+        return [f"the successor ends: {stopped}"]
+    twice = [
+        f"{name} trained round {number} {times} times"
+        for name, site in federation.sites.items()
+        for number, times in site.trainer.trained.items()
+        if times > 1
+    ]
+    return [*violations(federation), *twice]
+
+
+def superseded() -> list[str]:
+    """Return what an old leader does that does not notice its successor."""
+    federation = Federation()
+
+    def follow() -> None:
+        federation.leader("agg-2")
+
+    fuse = Fuse("agg-1", pause=(6, follow))
+    try:
+        federation.lead("agg-1", fuse, lambda: None)
+    except FedsecureError:
+        return []
+    return ["the old leader went on under its old term"]
+
+
+def asked_by_old_term() -> list[str]:
+    """Return what a site does with a request under an older term."""
+    federation = Federation(rounds=1)
+    old = federation.leader("agg-1", check=lambda: None)
+    federation.lead("agg-2")
+    letter = Letters(old, begin(old, None)).request("site-1", 2, train=False)()
+    answer = parse(federation.sites["site-1"].answer(letter), MAX_BYTES)
+    return [] if answer.kind == Kind.REFUSAL else ["it answers an older term"]
+
+
+def offered_twice() -> list[str]:
+    """Return what a site does with a second release of a round."""
+    federation = Federation(rounds=1, min_contributors=2)
+    federation.lead()
+    half = federation.sites["site-1"].half()
+    try:
+        half.recover(release_over(federation, ["site-1", "site-2"], 1))
+    except Refused:
+        return []
+    return ["a second sum of round 1 was opened"]
+
+
+def test_nothing_is_wrong_without_a_mutation() -> None:
+    assert crashed(8) + crashed(10) + crashed(8, private=False) == []
+    assert superseded() + asked_by_old_term() + offered_twice() == []
+
+
+def test_journal_that_compares_no_terms_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metadata.FakeJournal, "_compare", lambda *_: None)
+    assert superseded() != []
+
+
+def test_site_that_compares_no_terms_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def any_term(self: ClientRound, envelope: Envelope) -> Verified:
+        signer = self._peers.aggregator(envelope.signer)
+        return verify(envelope, signer, kinds=(Kind.BEGIN_REQUEST, Kind.REQUEST))
+
+    monkeypatch.setattr(ClientRound, "_checked", any_term)
+    assert asked_by_old_term() != []
+
+
+def test_update_that_counts_without_a_row_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = Leader.write
+
+    def forgetful(self: Leader, entry: JournalEntry) -> None:
+        if entry.step != Step.UPDATE:
+            write(self, entry)
+
+    monkeypatch.setattr(Leader, "write", forgetful)
+    assert crashed(12) != []
+
+
+def test_row_before_its_bytes_are_kept_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keep, write = Vault.keep, Leader.write
+    later: list[tuple[Vault, str, bytes]] = []
+
+    def postpone(self: Vault, name: str, data: bytes) -> None:
+        if name.startswith("update/"):
+            later.append((self, name, data))
+        else:
+            keep(self, name, data)
+
+    def row_first(self: Leader, entry: JournalEntry) -> None:
+        write(self, entry)
+        while later:
+            vault, name, data = later.pop()
+            keep(vault, name, data)
+
+    monkeypatch.setattr(Vault, "keep", postpone)
+    monkeypatch.setattr(Leader, "write", row_first)
+    assert crashed(8) != []
+
+
+def test_update_that_is_added_twice_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add = RunningSum.add
+
+    def twice(self: RunningSum, summand: object) -> None:
+        add(self, summand)  # type: ignore[arg-type]
+        add(self, summand)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RunningSum, "add", twice)
+    assert crashed(8) != []
+
+
+def test_close_without_a_row_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RoundDriver, "_close", lambda *_: None)
+    assert crashed(8) != []
+
+
+def test_training_before_reserving_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve, protect = ClientRound._reserve, ClientRound.protect
+
+    def late(self: ClientRound, admitted: Admitted, result: TrainingResult) -> bytes:
+        paid = reserve(self, admitted.run.plan, admitted.round, 50)
+        return protect(self, replace(admitted, reservation=paid), result)
+
+    monkeypatch.setattr(ClientRound, "_reserve", lambda *_: None)
+    monkeypatch.setattr(ClientRound, "protect", late)
+    assert [line for line in crashed(8) if "unpaid" in line] != []
+
+
+def test_training_without_reserving_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClientRound, "_reserve", lambda *_: None)
+    assert [line for line in crashed(8) if "paid 0" in line] != []
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_request_that_skips_the_outbox_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, private: bool
+) -> None:
+    answer, admit = Shelf.answer, ClientRound.admit
+
+    def blind(self: ClientRound, request: Verified, rows: int) -> Admitted | bytes:
+        with monkeypatch.context() as inner:
+            inner.setattr(Shelf, "answer", lambda *_: None)
+            return admit(self, request, rows)
+
+    monkeypatch.setattr(ClientRound, "admit", blind)
+    assert crashed(8, private=private) != []
+    assert Shelf.answer is answer
+
+
+def test_site_that_opens_a_second_sum_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_open = ClientRound._may_open
+
+    def lenient(self: ClientRound, run: ClientRun, release: Release) -> None:
+        with suppress(SecondAggregate):
+            may_open(self, run, release)
+
+    monkeypatch.setattr(ClientRound, "_may_open", lenient)
+    assert offered_twice() != []

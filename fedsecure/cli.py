@@ -3,6 +3,7 @@
 The only file with imports inside functions: `fedsecure --help` must not import torch.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -150,6 +151,38 @@ def provision(
 
 
 @app.command()
+def plan(
+    out: Annotated[Path, typer.Option("-o", "--out", help="aggregator.json to write.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Hydra overrides; federation.kits=DIR is one of them."),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option(help="Where lease and stores lie at the aggregators.")
+    ] = Path("/var/lib/fedsecure"),
+) -> None:
+    """Write the run that aggregators are to serve, for daemons started by hand.
+
+    Reads no data: sites weigh by rows only if federation.max_rows is set.
+    """
+    from fedsecure.assembly.aggregator import aggregator_config
+    from fedsecure.composition import composed
+    from fedsecure.experiment import make_plan
+
+    if out.exists():
+        raise typer.BadParameter(f"{out} exists: a run's plan never changes")
+    config = composed(["federation.max_rows=0", *(overrides or [])])
+    kits = config.federation.kits
+    if kits is None:
+        raise typer.BadParameter("name the kits: federation.kits=DIR")
+    made = make_plan(config, Path(kits), [])
+    values = aggregator_config(config, made, folder.absolute())
+    text = json.dumps(values.model_dump(mode="json"), indent=1)
+    out.write_text(f"{text}\n", encoding="utf-8")
+    typer.echo(f"wrote {made['run']} to {out}: copy it into each aggregator's kit")
+
+
+@app.command()
 def aggregator(kit: KitOption) -> None:
     """Serve as an aggregator: lead, or stand by until the leader dies."""
     from fedsecure.daemons.aggregator import main as serve
@@ -189,9 +222,10 @@ def doctor(
     found, console = checks(kit, SystemClock()), Console()
     for finding in found:
         mark = _MARKS[str(finding.level)]
-        console.print(f"{mark} [bold]{finding.name}[/]: {_escaped(finding.message)}")
+        text = f"{mark} [bold]{finding.name}[/]: {_escaped(finding.message)}"
+        console.print(text, soft_wrap=True)
         if finding.advice:
-            console.print(f"     → {_escaped(finding.advice)}")
+            console.print(f"     → {_escaped(finding.advice)}", soft_wrap=True)
     if worst(found) == "fail":
         raise typer.Exit(1)
 

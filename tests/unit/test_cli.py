@@ -441,22 +441,9 @@ def test_status_without_a_run_says_what_is_missing(shell: Shell, kits: Path) -> 
 def test_status_says_who_leads_and_how_far_the_run_is(
     shell: Shell, kits: Path, tmp_path: Path
 ) -> None:
-    from fedsecure.access.kit import read_kit
-    from fedsecure.composition import composed
-    from fedsecure.experiment import make_plan
-
-    config = composed(["federation.sites=1", "federation.rounds=4"])
-    kit = read_kit(kits / "agg-1", SystemDisk(), lambda p: p.stat().st_mode)
     lease = tmp_path / "lease"
-    values = {
-        "plan": make_plan(config.model_copy(update=unweighted(config)), kits, []),
-        "deadline": 60.0,
-        "lease": str(lease),
-        "ttl": 3.0,
-        "stores": [str(tmp_path / "store")],
-        "quorum": 1,
-    }
-    (kit.path / "aggregator.json").write_text(json.dumps(values), encoding="utf-8")
+    written = planned(shell, kits, tmp_path)
+    assert written.code == 0, written.err
     engine: Engine = load("metadata", "embedded").create({"path": lease})
     engine.leases.acquire("agg-1", "127.0.0.1:9091", 30.0)
     ended = shell("status", "--kit", kits / "agg-1")
@@ -465,5 +452,31 @@ def test_status_says_who_leads_and_how_far_the_run_is(
     assert "0 of 4 rounds" in ended.out
 
 
-def unweighted(config: Any) -> dict[str, Any]:
-    return {"federation": config.federation.model_copy(update={"max_rows": 0})}
+def planned(shell: Shell, kits: Path, tmp_path: Path) -> Ended:
+    out = kits / "agg-1" / "aggregator.json"
+    words = [f"federation.kits={kits}", "federation.sites=1", "federation.rounds=4"]
+    return shell("plan", "-o", out, "--folder", tmp_path, *words)
+
+
+def test_plan_writes_the_run_that_aggregators_serve(
+    shell: Shell, kits: Path, tmp_path: Path
+) -> None:
+    assert planned(shell, kits, tmp_path).code == 0
+    values = json.loads((kits / "agg-1" / "aggregator.json").read_text("utf-8"))
+    assert values["plan"]["sites"] == ["site-01"]
+    assert values["plan"]["max_rows"] == 0
+    assert values["lease"] == str(tmp_path / "lease")
+    assert len(values["stores"]) == 3
+
+
+def test_plan_never_overwrites_a_plan(shell: Shell, kits: Path, tmp_path: Path) -> None:
+    planned(shell, kits, tmp_path)
+    again = planned(shell, kits, tmp_path)
+    assert again.code == 2
+    assert "a run's plan never changes" in " ".join(again.err.split())
+
+
+def test_plan_needs_kits(shell: Shell, tmp_path: Path) -> None:
+    ended = shell("plan", "-o", tmp_path / "a.json")
+    assert ended.code == 2
+    assert "federation.kits=DIR" in ended.err

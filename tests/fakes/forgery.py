@@ -1,11 +1,15 @@
 """What a malicious or mistaken aggregator could sign."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fedsecure import ciphertext
 from fedsecure.ciphertext import RunningSum
 from fedsecure.envelope import Envelope, Kind, Scope, parse, sign
+from fedsecure.keys import SigningKey
 from fedsecure.release import release_of
+from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 from tests.fakes.federation import MAX_BYTES, RUN, Federation
 
@@ -41,3 +45,35 @@ def release_over(
         signer=signer,
         key=federation.signing(signer),
     )
+
+
+def altered(
+    federation: Federation,
+    data: bytes,
+    *,
+    scope: Mapping[str, object] | None = None,
+    header: Mapping[str, JSON] | None = None,
+    body: bytes | None = None,
+    signer: str | None = None,
+    key: SigningKey | None = None,
+) -> bytes:
+    """Return a message with some fields changed, signed again; by its signer's key."""
+    old = parse(data, MAX_BYTES)
+    name = signer or old.signer
+    fields = {**json.loads(old.header), **(header or {})}
+    return sign(
+        Kind(old.kind),
+        replace(old.scope, **(scope or {})),  # type: ignore[arg-type]
+        fields,
+        old.body if body is None else body,
+        signer=name,
+        key=key or federation.signing(name),
+    ).to_bytes()
+
+
+def code_of(answer: bytes) -> str:
+    """Return why a site refuses; "" if it does not."""
+    found = parse(answer, MAX_BYTES)
+    if found.kind != Kind.REFUSAL:
+        return ""
+    return str(json.loads(found.header)["code"])

@@ -1,0 +1,398 @@
+"""A site's half: what it refuses, before what, and what it says then."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedsecure.envelope import Kind, parse
+from fedsecure.errors import (
+    PolicyRefused,
+    ReleaseMissing,
+    SecondAggregate,
+    TooFewContributors,
+    VerificationError,
+)
+from fedsecure.flower.beginning import begin
+from fedsecure.flower.letters import Letters
+from fedsecure.keys import SigningKey
+from fedsecure.runplan import RunPlan
+from fedsecure.trainer import JSON, TrainingResult
+from fedsecure.update import Layout, ModelUpdate
+from tests.fakes.federation import MAX_BYTES, Federation, Site
+from tests.fakes.forgery import altered, code_of, release_over
+from tests.fakes.trainer import LAYOUT
+
+ME = "site-2"
+
+
+class Desk:
+    """A leader's letters to one site, before the first round."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.leader = federation.leader("agg-1")
+        self.letters = Letters(self.leader, begin(self.leader, None))
+        self.site: Site = federation.sites[ME]
+
+    def letter(self, number: int = 1, *, train: bool = True) -> bytes:
+        return self.letters.request(ME, number, train=train)()
+
+    def code(self, data: bytes) -> str:
+        return code_of(self.site.answer(data))
+
+    def refused(self, code: str, data: bytes) -> None:
+        """Check that a message is refused and no data was touched."""
+        assert self.code(data) == code
+        assert self.site.trainer.trained.total() == 0
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk(Federation())
+
+
+def changed(desk: Desk, **fields: object) -> bytes:
+    return altered(desk.federation, desk.letter(), **fields)  # type: ignore[arg-type]
+
+
+# --- who and what ---------------------------------------------------------------------
+
+
+def test_good_request_is_answered_with_an_update(desk: Desk) -> None:
+    answer = parse(desk.site.answer(desk.letter()), MAX_BYTES)
+    assert (answer.kind, answer.signer) == (Kind.UPDATE, ME)
+
+
+def test_bytes_that_are_no_message_are_refused(desk: Desk) -> None:
+    desk.refused("verification", b"\0" * 500)
+
+
+def test_request_of_a_stranger_is_refused(desk: Desk) -> None:
+    key = SigningKey.from_bytes(b"s" * 32)
+    desk.refused("verification", changed(desk, signer="agg-9", key=key))
+
+
+def test_request_signed_by_a_site_is_refused(desk: Desk) -> None:
+    desk.refused("verification", changed(desk, signer="site-1"))
+
+
+def test_request_with_another_key_s_signature_is_refused(desk: Desk) -> None:
+    key = SigningKey.from_bytes(b"s" * 32)
+    desk.refused("verification", changed(desk, key=key))
+
+
+def test_request_for_another_site_is_refused(desk: Desk) -> None:
+    desk.refused("verification", changed(desk, scope={"site": "site-1"}))
+
+
+@pytest.mark.parametrize("field", ["key_id", "layout"])
+def test_request_for_another_key_or_layout_is_refused(desk: Desk, field: str) -> None:
+    desk.refused("verification", changed(desk, scope={field: b"x" * 32}))
+
+
+def test_request_under_another_plan_than_it_carries_is_refused(desk: Desk) -> None:
+    desk.refused("verification", changed(desk, scope={"plan": b"x" * 32}))
+
+
+def test_known_run_under_another_plan_is_refused(desk: Desk) -> None:
+    desk.site.answer(desk.letter(9, train=False))
+    desk.refused("policy", changed(desk, scope={"plan": b"x" * 32}))
+
+
+def test_older_term_is_refused(desk: Desk) -> None:
+    desk.site.answer(changed(desk, header={"term": 5, "after": 9}))
+    desk.refused("stale_term", changed(desk, header={"term": 4}))
+
+
+def test_new_term_is_in_the_ledger_before_it_is_acted_on(desk: Desk) -> None:
+    desk.site.answer(changed(desk, header={"term": 5, "after": 9}))
+    seen = [(r.action, r.term) for r in desk.site.records()]
+    assert ("term.seen", 5) in seen
+
+
+@pytest.mark.parametrize("term", [None, -1, "1", True])
+def test_term_that_is_no_count_is_refused(desk: Desk, term: JSON) -> None:
+    desk.refused("verification", changed(desk, header={"term": term}))
+
+
+def test_another_input_is_refused(desk: Desk) -> None:
+    desk.refused("input_conflict", changed(desk, header={"input": "00" * 32}))
+
+
+def test_input_that_is_not_hexadecimal_is_refused(desk: Desk) -> None:
+    desk.refused("verification", changed(desk, header={"input": "zz"}))
+
+
+def test_release_that_was_not_opened_is_missing(desk: Desk) -> None:
+    desk.refused("release_missing", changed(desk, header={"after": 3}))
+
+
+def test_site_without_a_run_key_says_so(desk: Desk) -> None:
+    desk.refused("key_missing", changed(desk, header={"parts": []}, body=b""))
+
+
+def test_parts_that_do_not_add_up_are_refused(desk: Desk) -> None:
+    desk.refused("verification", changed(desk, body=b"short"))
+
+
+# --- repeats --------------------------------------------------------------------------
+
+
+def test_repeat_gets_the_same_bytes_and_trains_once(desk: Desk) -> None:
+    letter = desk.letter()
+    assert desk.site.answer(letter) == desk.site.answer(letter)
+    assert desk.site.trainer.trained == {1: 1}
+    assert desk.site.reservations(1) == 1
+
+
+def test_repeat_under_a_new_term_gets_the_same_bytes(desk: Desk) -> None:
+    first = desk.site.answer(desk.letter())
+    assert desk.site.answer(changed(desk, header={"term": 7})) == first
+
+
+def test_repeat_after_a_restart_gets_the_same_bytes(desk: Desk) -> None:
+    first = desk.site.answer(desk.letter())
+    desk.site.die()
+    assert desk.site.answer(desk.letter()) == first
+    assert desk.site.trainer.trained == {1: 1}
+
+
+def test_answered_round_on_another_input_is_refused(desk: Desk) -> None:
+    desk.site.answer(desk.letter())
+    assert desk.code(changed(desk, header={"input": "00" * 32})) == "input_conflict"
+    assert desk.site.trainer.trained == {1: 1}
+
+
+# --- policy and budget ----------------------------------------------------------------
+
+
+def test_policy_refuses_before_training(desk: Desk) -> None:
+    desk.site.gate.refuses = "expired"
+    desk.refused("policy", desk.letter())
+
+
+def test_exhausted_budget_refuses_before_training() -> None:
+    federation = Federation()
+    federation.sites[ME].max_epsilon = 0.5
+    desk = Desk(federation)
+    desk.refused("budget", desk.letter())
+    assert desk.site.reservations(1) == 0
+
+
+def test_data_set_without_a_budget_is_refused(desk: Desk) -> None:
+    half = desk.site.half()
+    half._budgets = {}
+    desk.refused("policy", desk.letter())
+
+
+def test_delta_of_one_row_or_more_refuses_before_training(desk: Desk) -> None:
+    desk.site.half()
+    desk.site.trainer._rows = 100_000
+    desk.refused("failed", desk.letter())
+    assert desk.site.reservations(1) == 0
+
+
+def test_reservation_is_durable_before_data_is_touched(desk: Desk) -> None:
+    paid: list[int] = []
+    desk.site.trainer.before = lambda t: paid.append(
+        desk.site.reservations(t.round.number)
+    )
+    desk.site.answer(desk.letter())
+    assert paid == [1]
+
+
+def test_update_beyond_the_norm_bound_does_not_leave(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_norm(plan: RunPlan, norm: float) -> None:
+        raise PolicyRefused(f"{plan.project}: norm {norm}")
+
+    monkeypatch.setattr(desk.site.gate, "check_norm", check_norm)
+    assert desk.code(desk.letter()) == "policy"
+    assert desk.site.shelf().answer(1) is None
+
+
+# --- what training returned -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_update_that_is_not_finite_does_not_leave(desk: Desk, value: float) -> None:
+    def spoil(result: TrainingResult) -> TrainingResult:
+        assert result.update is not None
+        delta = result.update.delta.copy()
+        delta[3] = value
+        return replace(result, update=ModelUpdate(LAYOUT, delta, 5))
+
+    desk.site.trainer.change = spoil
+    assert desk.code(desk.letter()) == "not_finite"
+    assert desk.site.shelf().answer(1) is None
+
+
+def test_update_of_another_layout_does_not_leave(desk: Desk) -> None:
+    other = ModelUpdate(Layout(("w",), ((9,),)), np.zeros(9), 5)
+    desk.site.trainer.change = lambda r: replace(r, update=other)
+    assert desk.code(desk.letter()) == "verification"
+    assert desk.site.shelf().answer(1) is None
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_update_of_other_noisy_steps_than_paid_does_not_leave(
+    desk: Desk, steps: int
+) -> None:
+    desk.site.trainer.change = lambda r: replace(r, dp_steps=steps)
+    assert desk.code(desk.letter()) == "verification"
+    assert desk.site.shelf().answer(1) is None
+
+
+# --- what leaves ----------------------------------------------------------------------
+
+
+def test_refusal_tells_a_code_and_no_reason(desk: Desk) -> None:
+    desk.site.gate.refuses = "the steward of ward 7 says no"
+    answer = desk.site.answer(desk.letter())
+    assert b"steward" not in answer
+    assert set(json.loads(parse(answer, MAX_BYTES).header)) == {"code", "term"}
+
+
+def test_update_carries_no_row_count(desk: Desk) -> None:
+    header: Mapping[str, JSON] = json.loads(
+        parse(desk.site.answer(desk.letter()), MAX_BYTES).header
+    )
+    assert set(header) == {"input", "metrics"}
+    assert set(header["metrics"]) == {"loss", "num_test", "saturated"}  # type: ignore[arg-type]
+
+
+def test_last_request_evaluates_and_does_not_train(desk: Desk) -> None:
+    answer = parse(desk.site.answer(desk.letter(3, train=False)), MAX_BYTES)
+    assert answer.kind == Kind.REPORT
+    assert desk.site.trainer.trained.total() == 0
+    assert desk.site.reservations(3) == 0
+
+
+# --- releases -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished() -> Federation:
+    federation = Federation(min_contributors=2)
+    federation.lead()
+    return federation
+
+
+def test_same_release_again_is_the_same_model(finished: Federation) -> None:
+    site = finished.sites[ME]
+    release = release_over(finished, finished.terms.sites, 2)
+    model = site.half().recover(release)
+    assert model.tobytes() == finished.models()[ME]
+    assert len(site.opened()) == 2
+
+
+def test_second_aggregate_is_refused_and_kept_as_evidence(finished: Federation) -> None:
+    site = finished.sites[ME]
+    with pytest.raises(SecondAggregate, match="round 2 was opened as"):
+        site.half().recover(release_over(finished, ["site-1", ME], 2))
+    second = [r for r in site.records() if r.action == "aggregate.second"]
+    assert [(r.round, r.code) for r in second] == [(2, "second_aggregate")]
+
+
+def test_second_aggregate_is_refused_after_a_restart(finished: Federation) -> None:
+    site = finished.sites[ME]
+    site.die()
+    site.answer(_any_letter(finished))
+    with pytest.raises(SecondAggregate):
+        site.half().recover(release_over(finished, ["site-1", ME], 2))
+
+
+def _any_letter(federation: Federation) -> bytes:
+    leader = federation.leader("agg-2")
+    return Letters(leader, begin(leader, None)).request(ME, 3, train=False)()
+
+
+@pytest.fixture
+def answered() -> Federation:
+    """Return a federation whose sites answered round 1, and opened nothing."""
+    federation = Federation(min_contributors=2)
+    leader = federation.leader("agg-1")
+    letters = Letters(leader, begin(leader, None))
+    for name, site in federation.sites.items():
+        site.answer(letters.request(name, 1, train=True)())
+    return federation
+
+
+def test_sum_of_too_few_sites_is_not_opened(answered: Federation) -> None:
+    site = answered.sites[ME]
+    with pytest.raises(TooFewContributors, match="1 contributors, at least 2"):
+        site.half().recover(release_over(answered, [ME], 1))
+    assert site.opened() == {}
+
+
+def test_sum_with_a_stranger_is_not_opened(answered: Federation) -> None:
+    outsider = Federation(sites=4, min_contributors=2)
+    leader = outsider.leader("agg-1")
+    letters = Letters(leader, begin(leader, None))
+    for name in ("site-1", "site-4"):
+        outsider.sites[name].answer(letters.request(name, 1, train=True)())
+    release = release_over(outsider, ["site-1", "site-4"], 1)
+    ours = release_over(answered, ["site-1", "site-3"], 1)
+    forged = replace(release, scope=ours.scope)
+    data = altered(answered, forged.to_bytes())
+    with pytest.raises(TooFewContributors, match="site-4"):
+        answered.sites[ME].half().recover(parse(data, MAX_BYTES))
+
+
+def test_sum_with_an_update_this_site_never_sent_is_not_opened(
+    answered: Federation,
+) -> None:
+    release = release_over(answered, ["site-1", ME], 1)
+    digest = dict(json.loads(release.header)["participants"])["site-1"]
+    rows: list[JSON] = [["site-1", digest], [ME, digest]]
+    data = altered(answered, release.to_bytes(), header={"participants": rows})
+    with pytest.raises(VerificationError, match="never sent"):
+        answered.sites[ME].half().recover(parse(data, MAX_BYTES))
+
+
+def test_sum_that_leaves_out_a_participant_is_not_opened(answered: Federation) -> None:
+    """The keyed tags say whose updates are in the sum, whatever its header says."""
+    whole = release_over(answered, ["site-1", "site-3"], 1)
+    part = release_over(answered, ["site-1", ME], 1)
+    rows = json.loads(whole.header)["participants"]
+    data = altered(answered, part.to_bytes(), header={"participants": rows})
+    with pytest.raises(VerificationError):
+        answered.sites[ME].half().recover(parse(data, MAX_BYTES))
+
+
+def test_release_signed_by_a_site_is_refused(answered: Federation) -> None:
+    release = release_over(answered, ["site-1", ME], 1, signer="site-1")
+    with pytest.raises(VerificationError, match="is no aggregator"):
+        answered.sites[ME].half().recover(release)
+
+
+@pytest.mark.parametrize("field", ["key_id", "layout", "plan"])
+def test_release_for_another_key_layout_or_plan_is_refused(
+    answered: Federation, field: str
+) -> None:
+    release = release_over(answered, ["site-1", ME], 1)
+    data = altered(answered, release.to_bytes(), scope={field: b"x" * 32})
+    with pytest.raises(VerificationError, match="is for another"):
+        answered.sites[ME].half().recover(parse(data, MAX_BYTES))
+    assert answered.sites[ME].opened() == {}
+
+
+def test_releases_are_opened_in_order() -> None:
+    federation = Federation(min_contributors=2, rounds=3)
+    federation.lead()
+    late = Federation(min_contributors=2, rounds=3)
+    late.sites[ME].answer(Desk(late).letter(9, train=False))
+    second = release_over(federation, ["site-1", "site-3"], 2)
+    ours = (
+        late.sites[ME]
+        .half()
+        ._runs.get("run-1")
+        .scope(parse(second.to_bytes(), MAX_BYTES).scope.round, "*")
+    )
+    data = altered(late, replace(second, scope=ours).to_bytes())
+    with pytest.raises(ReleaseMissing, match="release of round 1 first"):
+        late.sites[ME].half().recover(parse(data, MAX_BYTES))

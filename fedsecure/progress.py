@@ -80,7 +80,7 @@ class Progress:
         self._line(
             "KILL",
             f"SIGKILL to {event['victim']} in mid-round {event['round']}: SuperLink, "
-            f"ServerApp and all, {event['processes']} processes",
+            "ServerApp and all",
             "bold white on red",
         )
 

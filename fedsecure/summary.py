@@ -119,11 +119,11 @@ def _failovers(events: Sequence[Event]) -> list[JSON]:
         faults = [
             _number(e["now"])
             for e in events
-            if e["event"] == "kill" and _number(e["now"]) <= _number(after["now"])
+            if e["event"] == "kill" and e["term"] == before["term"]
         ]
-        since = max([*faults, _number(before["now"])])
         if before["holder"] == after["holder"] and not faults:
             continue
+        since = faults[0] if faults else _number(before["now"])
         later = [e for e in events if _number(e["now"]) >= _number(after["now"])]
         out.append(_failover(before, after, since, events, later))
     return out

@@ -154,16 +154,15 @@ class _Watch:
             return
         self._kill_in = None
         name = str(event["source"])
+        # Written before the blow: the lease is free the moment the leader dies.
+        facts: dict[str, JSON] = {
+            "victim": name,
+            "round": event["round"],
+            "term": event["term"],
+        }
+        self._own.note("kill", facts)
         pids = self._children.pop(name).kill()
-        self._own.note(
-            "kill",
-            {
-                "victim": name,
-                "round": event["round"],
-                "term": event["term"],
-                "processes": len(pids),
-            },
-        )
+        self._own.note("killed", {**facts, "processes": len(pids)})
 
     def _require_alive(self) -> None:
         for kit in self._kits:

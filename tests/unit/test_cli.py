@@ -1,6 +1,9 @@
 """The command line as a user meets it: what it prints, and with which code it ends."""
 
+import itertools
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +18,14 @@ from typer.testing import CliRunner
 
 from fedsecure.cli import app, main
 from fedsecure.clock import SystemClock
+from fedsecure.config import AggregatorConfig, NodeConfig, Section, parse_section
 from fedsecure.disk import SystemDisk
 from fedsecure.keys import SigningKey
 from fedsecure.ledger import Ledger
 from fedsecure.metadata import Engine
 from fedsecure.registry import load
 
+DOCS = Path(__file__).parents[2] / "docs"
 SUMMARY = {
     "run_id",
     "backend",
@@ -165,6 +170,45 @@ def test_help_loads_no_torch() -> None:
 
 def test_version_is_one_line(shell: Shell) -> None:
     assert shell("--version").out.startswith("fedsecure 0.")
+
+
+@pytest.mark.parametrize("page", ["operate.md", "kits.md", "adopt.md"])
+def test_every_command_of_the_pages_exists_with_its_options(page: str) -> None:
+    found = list(written_commands(DOCS / page))
+    assert found
+    known = set(commands(typer.main.get_command(app)))
+    for words in found:
+        path = tuple(itertools.takewhile(str.isalpha, words))
+        command = next(path[:n] for n in range(len(path), -1, -1) if path[:n] in known)
+        assert command, words
+        options = {opt for p in resolved(command).params for opt in p.opts}
+        used = {word for word in words if word.startswith("-")}
+        assert used <= options | {"--help"}, words
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(0, NodeConfig), (1, AggregatorConfig)], ids=["node", "agg"]
+)
+def test_the_files_of_the_operators_page_are_read_and_complete(
+    number: int, kind: type[Section]
+) -> None:
+    page = (DOCS / "operate.md").read_text("utf-8")
+    example = json.loads(re.findall(r"```json\n(.*?)```", page, re.DOTALL)[number])
+    parse_section(kind, example, Path("example"))
+    assert set(example) == set(kind.model_fields)
+
+
+def written_commands(page: Path) -> Iterator[list[str]]:
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    for line in re.findall(r"(?:`|^ *)fedsecure ([^`\n#;]+)", text, re.MULTILINE):
+        yield shlex.split(line)
+
+
+def resolved(path: tuple[str, ...]) -> Any:
+    node: Any = typer.main.get_command(app)
+    for name in path:
+        node = node.commands[name]
+    return node
 
 
 # --- run: the configuration -------------------------------------------------------

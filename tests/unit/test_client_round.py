@@ -360,7 +360,7 @@ def test_sum_that_leaves_out_a_participant_is_not_opened(answered: Federation) -
     part = release_over(answered, ["site-1", ME], 1)
     rows = json.loads(whole.header)["participants"]
     data = altered(answered, part.to_bytes(), header={"participants": rows})
-    with pytest.raises(VerificationError):
+    with pytest.raises(VerificationError, match="not of exactly these sites"):
         answered.sites[ME].half().recover(parse(data, MAX_BYTES))
 
 

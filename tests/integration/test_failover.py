@@ -1,0 +1,189 @@
+"""The main job on real Flower processes: the leader is killed in mid-round.
+
+One run serves all tests: three sites, three rounds, two aggregators, SIGKILL of the
+leading one with all its processes once it accepted an update of round 2.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fedsecure import custody, experiment, registry
+from fedsecure.access.kit import Kit, read_kit
+from fedsecure.access.roster import Role
+from fedsecure.backends import Job, Outcome
+from fedsecure.composition import composed
+from fedsecure.disk import SystemDisk
+from fedsecure.he import SecretKey
+from fedsecure.ledger import verify_ledger
+from fedsecure.stores import Store
+from fedsecure.summary import Digest, digest
+from fedsecure.trainer import JSON
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(290)]
+
+SITES, ROUNDS, KILL_IN = 3, 3, 2
+CONFIG = (
+    "backend=deployment",
+    "data=breast_cancer",
+    "model=logistic",
+    f"federation.sites={SITES}",
+    f"federation.rounds={ROUNDS}",
+    f"backend.kill_leader_in_round={KILL_IN}",
+    "privacy=example_local",
+    "privacy.target_epsilon=8",
+    "encryption=bfv",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A finished run: its folders, what it left, and the processes it started."""
+
+    kits: Path
+    folder: Path
+    plan: Mapping[str, JSON]
+    outcome: Outcome
+    tables: Digest
+    pids: frozenset[int]
+
+    def members(self, role: Role) -> list[Kit]:
+        found = sorted(path.parent for path in self.kits.glob("*/kit.json"))
+        kits = [
+            read_kit(path, SystemDisk(), lambda p: p.stat().st_mode) for path in found
+        ]
+        return [kit for kit in kits if kit.role == role]
+
+    def key(self, site: Kit) -> SecretKey:
+        """Return the run key as a site keeps it."""
+        shelf: Store = registry.load("stores", "local").create(
+            {"path": site.state / "shelf"}
+        )
+        key = custody.KeyCabinet(shelf, site.box).get(str(self.plan["run"]))
+        assert key is not None
+        return key
+
+
+def processes_of(folder: Path) -> frozenset[int]:
+    """Return the processes whose command line or environment names a folder."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                told = (entry / "cmdline").read_bytes() + (
+                    entry / "environ"
+                ).read_bytes()
+            except OSError:
+                continue
+            if str(folder).encode() in told:
+                found.add(int(entry.name))
+    return frozenset(found)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    root = tmp_path_factory.mktemp("failover")
+    config = composed([*CONFIG, f"run_root={root}"])
+    parts = experiment._simulated(config)
+    kits, folder = experiment._kits(config, root), root / "run"
+    plan = experiment.make_plan(config, kits, parts)
+    folder.mkdir()
+    seen: set[int] = set()
+
+    def show(event: Mapping[str, JSON]) -> None:
+        if event["event"] == "opened":
+            seen.update(processes_of(root))
+
+    backend = registry.load("backends", "deployment").create({})
+    outcome = backend.run(Job(config, plan, kits, folder, show))
+    return Ran(kits, folder, plan, outcome, digest(outcome, plan), frozenset(seen))
+
+
+def test_all_rounds_are_completed_once(ran: Ran) -> None:
+    released = [e["round"] for e in ran.outcome.events if e["event"] == "released"]
+    assert released == [1, 2, 3]
+    assert ran.tables.totals["rounds_lost"] == 0
+
+
+def test_no_accepted_update_is_lost(ran: Ran) -> None:
+    assert ran.tables.totals["updates_lost"] == 0
+
+
+def test_successor_reuses_what_the_dead_leader_accepted(ran: Ran) -> None:
+    failovers = ran.tables.totals["failovers"]
+    assert isinstance(failovers, list)
+    assert len(failovers) == 1
+    (one,) = failovers
+    assert isinstance(one, dict)
+    assert (one["term_before"], one["term_after"]) == (1, 2)
+    assert int(str(one["updates_reused"])) >= 1
+    assert one["updates_redone"] == 0
+
+
+def test_killed_leader_did_not_lead_the_rest(ran: Ran) -> None:
+    victim = next(e["victim"] for e in ran.outcome.events if e["event"] == "kill")
+    leaders = {
+        e["round"]: e["source"] for e in ran.outcome.events if e["event"] == "released"
+    }
+    assert leaders[1] == victim
+    assert victim not in {leaders[2], leaders[3]}
+
+
+def test_every_site_took_part_in_every_round(ran: Ran) -> None:
+    for row in ran.tables.rounds:
+        assert row["participants"] == ["site-01", "site-02", "site-03"]
+
+
+def test_ledgers_of_both_kinds_verify(ran: Ran) -> None:
+    members = ran.members(Role.SITE) + ran.members(Role.AGGREGATOR)
+    assert {kit.name for kit in members} == set(ran.outcome.ledgers)
+    for kit in members:
+        verify_ledger(ran.outcome.ledgers[kit.name], SystemDisk())
+
+
+def test_budget_is_reserved_once_a_round(ran: Ran) -> None:
+    for kit in ran.members(Role.SITE):
+        records = verify_ledger(kit.state / "ledger.jsonl", SystemDisk())
+        paid = [r.round for r in records if r.action == "budget.reserve"]
+        assert paid == [1, 2, 3]
+
+
+def test_all_sites_opened_the_same_sums(ran: Ran) -> None:
+    opened = []
+    for kit in ran.members(Role.SITE):
+        records = verify_ledger(kit.state / "ledger.jsonl", SystemDisk())
+        rows = [r for r in records if r.action == "aggregate.opened"]
+        opened.append([(r.round, r.detail["release"]) for r in rows])
+    assert [number for number, _ in opened[0]] == [1, 2, 3]
+    assert opened[0] == opened[1] == opened[2]
+
+
+def test_no_process_is_left(ran: Ran) -> None:
+    assert len(ran.pids) > 2 * (SITES + 2)
+    end = time.monotonic() + 10
+    while left := processes_of(ran.kits.parent) & ran.pids:
+        assert time.monotonic() < end, f"processes {sorted(left)} outlive the run"
+        time.sleep(0.2)
+
+
+def test_aggregators_hold_no_byte_of_the_run_key(ran: Ran) -> None:
+    secret = ran.key(ran.members(Role.SITE)[0]).secret
+    probe = secret[len(secret) // 2 :][:24]
+    places = [kit.path for kit in ran.members(Role.AGGREGATOR)] + [ran.folder]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert [path for path in files if probe in path.read_bytes()] == []
+
+
+def test_sites_hold_one_run_key(ran: Ran) -> None:
+    keys = {ran.key(kit).secret for kit in ran.members(Role.SITE)}
+    assert len(keys) == 1
+
+
+def test_updates_are_gone_from_the_stores(ran: Ran) -> None:
+    kept = [p for p in (ran.folder / "stores").rglob("*") if p.parent.name == "update"]
+    assert kept == []

@@ -1,0 +1,109 @@
+"""Who should lead: one fact a test, no clock, no engine."""
+
+import pytest
+
+from fedsecure.election import (
+    MARGIN,
+    RENEWALS_PER_TTL,
+    Act,
+    Standing,
+    check_ttl,
+    decide,
+    granted,
+    lost,
+)
+from fedsecure.errors import ConfigurationError
+from fedsecure.metadata import Lease
+
+TTL = 3.0
+MINE = Lease("me", "host", 4, TTL)
+OTHERS = Lease("other", "there", 5, TTL)
+IDLE = Standing("me")
+LEADS = granted(IDLE, MINE, sent=100.0)
+
+
+def act(
+    standing: Standing,
+    observed: Lease | None,
+    now: float,
+    *,
+    healthy: bool = True,
+    frozen: bool = False,
+) -> Act:
+    return decide(standing, observed, now, healthy=healthy, frozen=frozen).act
+
+
+def test_standby_campaigns_for_a_free_lease() -> None:
+    assert act(IDLE, None, 0.0) == Act.CAMPAIGN
+
+
+def test_standby_waits_while_another_leads() -> None:
+    decision = decide(IDLE, OTHERS, 0.0, healthy=True, frozen=False)
+    assert (decision.act, decision.reason) == (Act.WAIT, "other leads with term 5")
+
+
+def test_standby_waits_while_frozen() -> None:
+    assert act(IDLE, None, 0.0, frozen=True) == Act.WAIT
+
+
+def test_standby_without_a_superlink_waits() -> None:
+    assert act(IDLE, None, 0.0, healthy=False) == Act.WAIT
+
+
+def test_restarted_holder_campaigns_for_its_own_old_lease() -> None:
+    assert act(IDLE, MINE, 0.0) == Act.CAMPAIGN
+
+
+def test_leader_leads_right_after_it_renewed() -> None:
+    assert act(LEADS, None, 100.0) == Act.LEAD
+
+
+def test_leader_renews_six_times_a_ttl() -> None:
+    due = 100.0 + TTL / RENEWALS_PER_TTL
+    assert act(LEADS, None, due - 0.01) == Act.LEAD
+    assert act(LEADS, None, due) == Act.RENEW
+
+
+def test_leader_steps_down_before_the_engine_would_end_it() -> None:
+    end = 100.0 + TTL * (1 - MARGIN)
+    assert act(LEADS, None, end - 0.01) == Act.RENEW
+    assert act(LEADS, None, end) == Act.STEP_DOWN
+    assert end < 100.0 + TTL
+
+
+def test_leader_that_slept_steps_down_and_says_for_how_long() -> None:
+    decision = decide(LEADS, None, 112.5, healthy=True, frozen=False)
+    assert decision.act == Act.STEP_DOWN
+    assert "term 4 ended 10.00 s ago" in decision.reason
+
+
+def test_leader_steps_down_for_a_higher_term() -> None:
+    assert act(LEADS, OTHERS, 100.1) == Act.STEP_DOWN
+
+
+def test_leader_without_a_superlink_lets_its_lease_run_out() -> None:
+    assert act(LEADS, None, 101.0, healthy=False) == Act.LEAD
+    assert act(LEADS, None, 103.0, healthy=False) == Act.STEP_DOWN
+
+
+def test_freeze_does_not_end_a_leader() -> None:
+    assert act(LEADS, None, 101.0, frozen=True) == Act.RENEW
+
+
+def test_validity_counts_from_the_sending() -> None:
+    assert granted(IDLE, MINE, sent=50.0).valid_until == 50.0 + TTL * (1 - MARGIN)
+
+
+def test_who_lost_holds_nothing() -> None:
+    assert lost(LEADS) == Standing("me")
+
+
+@pytest.mark.parametrize("ttl", [0.3, 3.0, 60.0])
+def test_ttl_within_bounds_is_taken(ttl: float) -> None:
+    assert check_ttl(ttl) == ttl
+
+
+@pytest.mark.parametrize("ttl", [0.0, 0.29, 60.1, float("nan")])
+def test_ttl_out_of_bounds_is_refused(ttl: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"lease\.ttl"):
+        check_ttl(ttl)

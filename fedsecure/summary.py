@@ -30,7 +30,9 @@ def digest(outcome: Outcome, plan: Mapping[str, JSON]) -> Digest:
     final = _final(events)
     totals: Facts = {
         "rounds_planned": planned,
-        "rounds_completed": len(rounds),
+        "rounds_completed": len(
+            {int(_number(r["round"])) for r in rounds} | _standing(events)
+        ),
         "parameters": parameters,
         "uplink_bytes_per_parameter": _mean(rounds, "uplink_bytes_per_parameter"),
         "downlink_bytes_per_parameter": _mean(rounds, "downlink_bytes_per_parameter"),
@@ -50,10 +52,20 @@ def rounds_lost(events: Sequence[Event]) -> int:
     was released while it is missing and was never skipped.
     """
     released = [int(_number(e["round"])) for e in events if e["event"] == "released"]
+    journalled = _standing(events)
     skipped = {int(_number(e["round"])) for e in events if e["event"] == "skipped"}
     twice = len(released) - len(set(released))
     expected = set(range(1, max(released, default=0) + 1)) - skipped
-    return twice + len(expected - set(released))
+    return twice + len(expected - set(released) - journalled)
+
+
+def _standing(events: Sequence[Event]) -> set[int]:
+    """Return the rounds a successor found released in the journal.
+
+    A leader may die between a release and its event; the journal has the release.
+    """
+    lists = [e["released"] for e in events if e["event"] == "standing"]
+    return {int(number) for texts in lists for number in _texts(texts)}
 
 
 def updates_lost(events: Sequence[Event]) -> int:

@@ -280,10 +280,15 @@ class RoundDriver:
                 self._leader.tools.vault.drop(str(read_detail(entry)["object"]))
 
     def _sweep(self) -> None:
-        """Finish what a leader left of the rounds it skipped."""
+        """Finish what a leader left: updates of skipped rounds, releases untold."""
+        released: list[JSON] = []
         for entry in self._leader.entries(1):
             if entry.step == Step.SKIP:
                 self._drop_updates(entry.round)
+            elif entry.step == Step.RELEASE:
+                released.append(entry.round)
+        if released:
+            self._leader.note("standing", 0, {"released": released})
 
     def _skip(self, number: int) -> None:
         round_id = RoundId(self._leader.terms.run, number)

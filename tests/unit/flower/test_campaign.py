@@ -1,0 +1,162 @@
+"""Leadership over time, turn by turn: no thread runs, the clock is the test's."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from fedsecure.errors import LeaseLost, StorageError
+from fedsecure.flower.campaign import Campaign
+from tests.fakes.clock import FakeClock
+from tests.fakes.metadata import State, engine
+
+TTL = 3.0
+
+
+class Board:
+    """Two candidates over one board, stepped by hand."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.state = State(self.clock)
+        self.one, self.two = self.candidate("agg-1"), self.candidate("agg-2")
+
+    def candidate(self, name: str, *, healthy: bool = True) -> Campaign:
+        return Campaign(
+            engine(self.state).leases,
+            name,
+            "host",
+            TTL,
+            self.clock,
+            healthy=lambda: healthy,
+        )
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board()
+
+
+def turn(*campaigns: Campaign) -> None:
+    for campaign in campaigns:
+        campaign._turn()
+
+
+def test_first_to_ask_leads_and_the_other_waits(board: Board) -> None:
+    turn(board.one, board.two)
+    assert board.one.wait(0.0) == 1
+    assert board.two.wait(0.0) is None
+
+
+def test_leader_may_act_under_its_term_only(board: Board) -> None:
+    turn(board.one)
+    board.one.check(1)
+    with pytest.raises(LeaseLost, match="term 2 is over"):
+        board.one.check(2)
+
+
+def test_who_never_led_may_not_act(board: Board) -> None:
+    with pytest.raises(LeaseLost):
+        board.one.check(1)
+
+
+def test_renewals_keep_the_lease(board: Board) -> None:
+    for _ in range(20):
+        turn(board.one, board.two)
+        board.clock.jump(TTL / 6)
+    assert board.one.wait(0.0) == 1
+    assert board.two.wait(0.0) is None
+
+
+def test_leader_that_does_not_renew_stops_before_the_other_begins(board: Board) -> None:
+    turn(board.one)
+    board.clock.jump(TTL * 0.9)
+    with pytest.raises(LeaseLost, match="before it could be renewed"):
+        board.one.check(1)
+    turn(board.two)
+    assert board.two.wait(0.0) is None  # still the board's: nobody leads
+
+
+def test_standby_takes_over_when_the_lease_ran_out(board: Board) -> None:
+    turn(board.one)
+    board.clock.jump(TTL)
+    turn(board.two)
+    assert board.two.wait(0.0) == 2
+
+
+def test_paused_leader_learns_that_it_lost(board: Board) -> None:
+    turn(board.one)
+    board.clock.jump(TTL)
+    turn(board.two, board.one)
+    assert board.one.wait(0.0) is None
+    with pytest.raises(LeaseLost):
+        board.one.check(1)
+    board.two.check(2)
+
+
+def test_step_down_lets_the_other_lead_at_once(board: Board) -> None:
+    turn(board.one)
+    board.one.step_down()
+    turn(board.two)
+    assert board.two.wait(0.0) == 2
+
+
+def test_floor_is_risen_above(board: Board) -> None:
+    turn(board.one)
+    board.one.step_down(floor=7)
+    turn(board.one)
+    assert board.one.wait(0.0) == 8
+
+
+def test_board_that_does_not_answer_is_no_free_lease(board: Board) -> None:
+    turn(board.one)
+    board.state.reachable = False
+    with pytest.raises(StorageError, match="does not answer"):
+        turn(board.two)
+    assert board.two.wait(0.0) is None
+
+
+def test_leader_leads_on_while_the_board_is_silent_but_not_beyond_its_lease(
+    board: Board,
+) -> None:
+    turn(board.one)
+    board.state.reachable = False
+    board.clock.jump(TTL / 2)
+    board.one.check(1)
+    board.clock.jump(TTL / 2)
+    with pytest.raises(LeaseLost):
+        board.one.check(1)
+
+
+def test_unhealthy_standby_does_not_campaign(board: Board) -> None:
+    sick = board.candidate("agg-3", healthy=False)
+    turn(sick)
+    assert sick.wait(0.0) is None
+
+
+@pytest.fixture
+def running(board: Board) -> Iterator[Campaign]:
+    board.one.start()
+    yield board.one
+    board.one.stop()
+
+
+def test_thread_campaigns_by_itself(running: Campaign) -> None:
+    assert running.wait(10.0) == 1
+
+
+def test_stop_gives_the_lease_up(board: Board, running: Campaign) -> None:
+    assert running.wait(10.0) == 1
+    running.stop()
+    assert board.state.lease is None
+    assert running.wait(0.0) is None
+
+
+def test_silent_board_does_not_end_the_thread(board: Board) -> None:
+    board.state.reachable = False
+    board.one.start()
+    try:
+        assert board.one.wait(0.1) is None
+        board.state.reachable = True
+        assert board.one.wait(10.0) == 1
+    finally:
+        board.one.stop()

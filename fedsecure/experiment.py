@@ -24,6 +24,7 @@ from fedsecure.errors import ConfigurationError, LedgerCorrupt
 from fedsecure.learning.datasets import SiteData, load_pooled, load_site
 from fedsecure.learning.training import central_training
 from fedsecure.ledger import verify_ledger
+from fedsecure.notes import data_notes, run_notes
 from fedsecure.privacy.plan import Mode, PrivacyPlan, calibrate, check_delta
 from fedsecure.provision.kits import provision, write_policy
 from fedsecure.report import write_report
@@ -66,7 +67,7 @@ def run_experiment(config: RunConfig, show: Show) -> Finished:
         summary = _summary(
             config, plan, outcome, tables, _baselines(config, parts, job)
         )
-    summary["notes"] = [*_data_notes(parts), *_list(summary["notes"])]
+    summary["notes"] = [*data_notes(parts), *_list(summary["notes"])]
     write_report(folder, summary, tables.rounds, tables.timeline)
     return Finished(folder, summary)
 
@@ -93,7 +94,14 @@ def _announced(config: RunConfig, plan: Mapping[str, JSON]) -> Event:
         f"{protection}; {config.encryption.scheme} encryption"
     )
     delta = 0.0 if privacy is None else privacy.delta
-    return {"event": "plan", "text": text, "epsilons": epsilons, "delta": delta}
+    scheme = config.encryption.scheme
+    return {
+        "event": "plan",
+        "text": text,
+        "epsilons": epsilons,
+        "delta": delta,
+        "scheme": scheme,
+    }
 
 
 def private_plan_of(plan: Mapping[str, JSON]) -> PrivacyPlan | None:
@@ -343,7 +351,7 @@ def _summary(
         "privacy": {**{k: privacy[k] for k in facts}, "per_site": per_site},
         "ledgers_verified": not broken,
         "ledgers": lines,
-        "notes": [*broken, *_notes(config, shared=shared)],
+        "notes": [*broken, *run_notes(config, shared=shared)],
     }
 
 
@@ -358,40 +366,5 @@ def _verify(outcome: Outcome) -> tuple[dict[str, JSON], list[JSON]]:
     return lines, broken
 
 
-def _data_notes(parts: Sequence[SiteData]) -> list[JSON]:
-    """Return where the rows came from and what was done to them; a run is local."""
-    told = parts[0].description
-    keys = ("name", "sha256", "normalisation", "partition", "split")
-    facts = [f"{key} {told[key]}" for key in keys if key in told]
-    return ["Data: " + "; ".join(facts) + "."]
-
-
 def _list(value: JSON) -> list[JSON]:
     return value if isinstance(value, list) else []
-
-
-def _notes(config: RunConfig, *, shared: bool) -> list[JSON]:
-    notes: list[JSON] = []
-    if shared:
-        notes.append(
-            f"The {config.store.replicas} checkpoint replicas lie on one device: one "
-            "disk would lose them all (store.require_distinct_devices refuses that)."
-        )
-    if config.backend.name == "inprocess":
-        notes.append(
-            "One process: the sites' policies were checked, but one process is no "
-            "boundary between sites and server."
-        )
-    if config.privacy.metrics == "plain":
-        notes.append(
-            "Loss and accuracy on test rows left the sites in plain, in no epsilon."
-        )
-    if config.privacy.mode == "none":
-        notes.append("No differential privacy: the opened sum is protected by nothing.")
-    if config.encryption.scheme == "insecure_plain":
-        notes.append("Updates were NOT encrypted (insecure_plain).")
-    notes.append(
-        "Not covered by any epsilon: preprocessing, choice of features, model and "
-        "learning rate, side channels."
-    )
-    return notes

@@ -30,6 +30,7 @@ class Progress:
         self._killed: float | None = None
         self._epsilons: list[float] = []
         self._delta = ""
+        self._scheme = ""
 
     def show(self, event: Event) -> None:
         """Print what the event means."""
@@ -39,6 +40,7 @@ class Progress:
             handler(event)
 
     def _on_plan(self, event: Event) -> None:
+        self._scheme = str(event["scheme"])
         self._epsilons = [_number(e) for e in _list(event["epsilons"])]
         self._delta = f"{_number(event['delta']):g}"
         self._line("plan", str(event["text"]), "bold")
@@ -69,7 +71,7 @@ class Progress:
     def _on_update(self, event: Event) -> None:
         size = _number(event["bytes"]) / 1024
         text = f"round {event['round']}: {event['site']}'s update is accepted"
-        self._line("", f"{text} ({size:,.0f} KiB, encrypted)", "dim")
+        self._line("", f"{text} ({size:,.0f} KiB, {self._scheme})", "dim")
 
     def _on_rejected(self, event: Event) -> None:
         text = f"round {event['round']}: {event['site']} is asked again or left out"

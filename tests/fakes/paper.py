@@ -32,7 +32,7 @@ class Paper:
         return [line.action for line in self.lines]
 
 
-def line_of(  # noqa: PLR0913, PLR0917  a line has these fields
+def line_of(
     seq: int, action: str, what: str, run: str, number: int, detail: Mapping[str, JSON]
 ) -> Record:
     return Record(

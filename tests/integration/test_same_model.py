@@ -1,4 +1,4 @@
-"""The same experiment gives the same model, bit for bit, in one process and in eleven."""
+"""One experiment gives one model, bit for bit, in one process and in eleven."""
 
 from pathlib import Path
 

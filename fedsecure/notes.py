@@ -1,0 +1,49 @@
+"""What a report must say beside its figures: where they hold, and where they do not."""
+
+from collections.abc import Sequence
+
+from fedsecure.config import RunConfig
+from fedsecure.learning.datasets import SiteData
+from fedsecure.update import JSON
+
+
+def data_notes(parts: Sequence[SiteData]) -> list[JSON]:
+    """Return where the rows came from and what was done to them; a run is local."""
+    told = parts[0].description
+    keys = ("name", "sha256", "normalisation", "partition", "split")
+    facts = [f"{key} {told[key]}" for key in keys if key in told]
+    return ["Data: " + "; ".join(facts) + "."]
+
+
+def run_notes(config: RunConfig, *, shared: bool) -> list[JSON]:
+    """Return what does not follow from the figures.
+
+    Parameters
+    ----------
+    shared : bool
+        Whether checkpoint replicas share a device.
+    """
+    notes: list[JSON] = []
+    if shared:
+        notes.append(
+            f"The {config.store.replicas} checkpoint replicas lie on one device: one "
+            "disk would lose them all (store.require_distinct_devices refuses that)."
+        )
+    if config.backend.name == "inprocess":
+        notes.append(
+            "One process: the sites' policies were checked, but one process is no "
+            "boundary between sites and server."
+        )
+    if config.privacy.metrics == "plain":
+        notes.append(
+            "Loss and accuracy on test rows left the sites in plain, in no epsilon."
+        )
+    if config.privacy.mode == "none":
+        notes.append("No differential privacy: the opened sum is protected by nothing.")
+    if config.encryption.scheme == "insecure_plain":
+        notes.append("Updates were NOT encrypted (insecure_plain).")
+    notes.append(
+        "Not covered by any epsilon: preprocessing, choice of features, model and "
+        "learning rate, side channels."
+    )
+    return notes

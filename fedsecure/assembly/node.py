@@ -13,7 +13,7 @@ from fedsecure.client_round import ClientRound
 from fedsecure.client_run import Identity
 from fedsecure.clock import Clock, SystemClock
 from fedsecure.disk import SystemDisk
-from fedsecure.errors import NotFound, PolicyRefused
+from fedsecure.errors import ConfigurationError, NotFound, PolicyRefused
 from fedsecure.keys import VerifyKey, derive
 from fedsecure.ledger import Ledger, verify_ledger
 from fedsecure.privacy.budget import Budget, Ceiling, Content
@@ -144,6 +144,11 @@ def _budget(policy: SitePolicy, content: Content, ledger: Ledger) -> Budget:
     rules = [p for p in policy.projects.values() if content.dataset in p.datasets]
     if not rules:
         raise PolicyRefused(f"policy: no project may use data set {content.dataset!r}")
+    if content.rows < 1:
+        raise ConfigurationError(
+            f"data set {content.dataset!r} has {content.rows} rows to train on, at "
+            "least 1 is needed: give the site rows or leave it out of the run"
+        )
     strictest = min(rules, key=lambda p: p.max_epsilon)
     relation = Relation.ADD_OR_REMOVE_ONE
     # A delta the rows do not allow is refused per plan; the ledger's own is tighter.

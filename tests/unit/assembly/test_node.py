@@ -1,0 +1,219 @@
+"""A site's kit becomes a half of a round: policy, ledger, budget; or nothing at all."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fedsecure.accounting import PrivacyEvent
+from fedsecure.assembly.node import (
+    PolicyGate,
+    build_round,
+    fingerprint,
+    privacy_history,
+    recover_budgets,
+)
+from fedsecure.client_round import ClientRound
+from fedsecure.disk import SystemDisk
+from fedsecure.errors import (
+    ConfigurationError,
+    KitError,
+    LedgerCorrupt,
+    PolicyRefused,
+    StorageError,
+)
+from fedsecure.ledger import verify_ledger
+from fedsecure.privacy.budget import Content
+from fedsecure.runplan import RunPlan, read_plan
+from fedsecure.shelf import Shelf
+from fedsecure.trainer import JSON
+from fedsecure.update import RoundId
+from tests.fakes.clock import FakeClock
+from tests.fakes.federation import MAX_BYTES, Federation
+from tests.fakes.kits import RULES, kit, make_kits, sign
+from tests.fakes.store import FlakyStore
+
+CONTENT = Content("data", "f" * 32, 50)
+PLAN = Federation().plan
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_kits(tmp_path_factory.mktemp("kits"))
+
+
+@pytest.fixture
+def kits(made: Path) -> Iterator[Path]:
+    """Yield the kits; a policy that a test changed is signed anew after it."""
+    yield made
+    sign(made, "site-1", RULES, datetime.now(UTC))
+
+
+def gate(kits: Path) -> PolicyGate:
+    clock = FakeClock()
+    clock.jump_wall(datetime.now(UTC).timestamp() - clock.wall().timestamp())
+    return PolicyGate(kit(kits, "site-1"), clock)
+
+
+def plan(**changes: JSON) -> RunPlan:
+    return read_plan({**deepcopy(dict(PLAN)), **changes})
+
+
+def build(kits: Path, state: Path, content: Content = CONTENT) -> ClientRound:
+    return build_round(kit(kits, "site-1"), content, FlakyStore(), state)
+
+
+# --- the policy at the gate -----------------------------------------------------------
+
+
+def test_signed_policy_allows_the_plan(kits: Path) -> None:
+    gate(kits).check(plan(), None)
+
+
+@pytest.mark.parametrize("name", ["policy.yaml", "policy.yaml.sig", "steward.pub"])
+def test_missing_policy_is_no_permission(kits: Path, name: str) -> None:
+    path = kits / "site-1" / name
+    held = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(PolicyRefused, match="no policy, no round"):
+            gate(kits).check(plan(), None)
+    finally:
+        path.write_bytes(held)
+
+
+def test_policy_changed_after_signing_is_refused(kits: Path) -> None:
+    path = kits / "site-1" / "policy.yaml"
+    path.write_text(path.read_text().replace("max_rounds: 10", "max_rounds: 99"))
+    with pytest.raises(PolicyRefused):
+        gate(kits).check(plan(), None)
+
+
+def test_expired_policy_is_refused(kits: Path) -> None:
+    sign(kits, "site-1", RULES, datetime(2020, 3, 1, tzinfo=UTC))
+    with pytest.raises(PolicyRefused):
+        gate(kits).check(plan(), None)
+
+
+def test_policy_of_another_site_is_refused(kits: Path) -> None:
+    for name in ("policy.yaml", "policy.yaml.sig"):
+        (kits / "site-1" / name).write_bytes((kits / "site-2" / name).read_bytes())
+    with pytest.raises(PolicyRefused):
+        gate(kits).check(plan(), None)
+
+
+@pytest.mark.parametrize(
+    "change", [{"project": "other"}, {"dataset": "other"}, {"rounds": 11}]
+)
+def test_plan_beyond_the_policy_is_refused(
+    kits: Path, change: Mapping[str, JSON]
+) -> None:
+    with pytest.raises(PolicyRefused):
+        gate(kits).check(plan(**change), None)
+
+
+def test_mode_none_is_refused_where_privacy_is_asked(kits: Path) -> None:
+    with pytest.raises(PolicyRefused):
+        gate(kits).check(read_plan(Federation(private=False).plan), None)
+
+
+def test_update_beyond_the_norm_bound_is_refused(kits: Path) -> None:
+    gate(kits).check_norm(plan(), 99.0)
+    with pytest.raises(PolicyRefused):
+        gate(kits).check_norm(plan(), 101.0)
+
+
+def test_changed_policy_acts_at_once(kits: Path) -> None:
+    watch = gate(kits)
+    watch.check(plan(), None)
+    sign(kits, "site-1", {**RULES, "runs": {"max_rounds": 1}}, datetime.now(UTC))
+    with pytest.raises(PolicyRefused):
+        watch.check(plan(), None)
+
+
+# --- building -------------------------------------------------------------------------
+
+
+def test_built_half_opens_budget_and_ledger(kits: Path, tmp_path: Path) -> None:
+    build(kits, tmp_path).close()
+    actions = [r.action for r in verify_ledger(tmp_path / "ledger.jsonl", SystemDisk())]
+    assert "budget.open" in actions
+
+
+def test_aggregator_s_kit_is_refused(kits: Path, tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="kit of aggregator agg-1"):
+        build_round(kit(kits, "agg-1"), CONTENT, FlakyStore(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_set_no_project_may_use_is_refused(kits: Path, tmp_path: Path) -> None:
+    with pytest.raises(PolicyRefused, match="no project may use data set 'other'"):
+        build(kits, tmp_path, replace(CONTENT, dataset="other"))
+
+
+def test_broken_ledger_ends_the_site(kits: Path, tmp_path: Path) -> None:
+    build(kits, tmp_path).close()
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(path.read_text().replace("budget.open", "budget.opem"))
+    with pytest.raises(LedgerCorrupt):
+        build(kits, tmp_path)
+
+
+def test_second_process_of_a_site_is_refused(kits: Path, tmp_path: Path) -> None:
+    first = build(kits, tmp_path)
+    try:
+        with pytest.raises(StorageError, match="locked"):
+            build(kits, tmp_path)
+    finally:
+        first.close()
+
+
+def test_no_rows_are_no_budget(kits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'data' has 0 rows"):
+        build(kits, tmp_path, replace(CONTENT, rows=0))
+
+
+# --- what a crash left ----------------------------------------------------------------
+
+
+def test_reservation_with_an_answer_is_committed_and_without_is_void(
+    kits: Path, tmp_path: Path
+) -> None:
+    half, store = build(kits, tmp_path), FlakyStore()
+    budget = half._budgets["data"]
+    event = PrivacyEvent("poisson_gaussian", 1.0, 0.1, 1)
+    for number in (1, 2):
+        budget.reserve(RoundId("run-1", number), b"p" * 32, event)
+    Shelf(store, "run-1", MAX_BYTES).keep_answer(1, b"answer")
+    recover_budgets({"data": budget}, store)
+    half.close()
+    records = verify_ledger(tmp_path / "ledger.jsonl", SystemDisk())
+    settled = [(r.action, r.round) for r in records[-2:]]
+    assert settled == [("budget.commit", 1), ("budget.void", 2)]
+
+
+def test_history_is_epsilon_after_each_round_of_the_run(
+    kits: Path, tmp_path: Path
+) -> None:
+    half = build(kits, tmp_path)
+    event = PrivacyEvent("poisson_gaussian", 1.0, 0.1, 1)
+    for run, number in (("run-1", 1), ("other", 1), ("run-1", 2)):
+        half._budgets["data"].reserve(RoundId(run, number), b"p" * 32, event)
+    half.close()
+    history = privacy_history(tmp_path, PLAN)
+    assert len(history) == 2
+    assert 0 < history[0] < history[1]
+
+
+def test_mode_none_has_no_history(tmp_path: Path) -> None:
+    assert privacy_history(tmp_path, Federation(private=False).plan) == ()
+
+
+def test_fingerprint_is_the_site_s_own(kits: Path) -> None:
+    one, two = kit(kits, "site-1"), kit(kits, "site-2")
+    assert fingerprint(one, b"d" * 32) == fingerprint(one, b"d" * 32)
+    assert fingerprint(one, b"d" * 32) != fingerprint(two, b"d" * 32)
+    assert fingerprint(one, b"d" * 32) != fingerprint(one, b"e" * 32)

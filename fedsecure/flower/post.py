@@ -3,8 +3,8 @@
 One thread a site, because a stalled upload blocks a pull for minutes (FLOWER.md section
 6, rule 2). An error reply or a node that went away means "ask again", never "drop the
 site". At most `hands` answers are held at a time, whatever the number of sites: the
-others wait where they are, and at most as many letters are written at a time, so
-memory does not grow with the cohort.
+others wait where they are, and one letter is written at a time, so memory does not
+grow with the cohort.
 """
 
 import logging
@@ -81,7 +81,7 @@ class Round:
         self._timing = timing
         self._answers: queue.Queue[Answer] = queue.Queue()
         self._hands = threading.Semaphore(hands)
-        self._pens = threading.Semaphore(hands)
+        self._pen = threading.Lock()
         self._stop = threading.Event()
         self._letters: dict[str, Callable[[], bytes]] = {}
         self._wake: dict[str, threading.Event] = {}
@@ -151,7 +151,7 @@ class Round:
 
     def _send(self, site: str, node: int) -> list[str]:
         # A first letter holds the model: all of a cohort's at once would not fit.
-        with self._pens:
+        with self._pen:
             data = self._letters[site]()
             letter = records.message(data, node, self._group)
             ids = list(self._grid.push_messages([letter]))

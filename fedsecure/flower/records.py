@@ -40,8 +40,10 @@ def read(received: Message, max_bytes: int) -> bytes:
     """
     if received.has_error():
         raise VerificationError(f"Flower answers with error {received.error.code}")
-    record = received.content.array_records.get(_RECORD)
-    array = None if record is None else record.get(_NAME)
+    # Not `.array_records`: its view is in a reference cycle with the record, so that
+    # dozens of models would wait in memory for Python's collector.
+    record = received.content.get(_RECORD)
+    array = record.get(_NAME) if isinstance(record, ArrayRecord) else None
     if array is None:
         raise VerificationError("message carries no fedsecure envelope")
     if array.stype != STYPE or array.dtype != "uint8":
@@ -53,7 +55,9 @@ def read(received: Message, max_bytes: int) -> bytes:
 
 def is_ours(received: Message) -> bool:
     """Return whether a message carries an envelope of ours."""
-    return received.has_content() and _RECORD in received.content.array_records
+    if not received.has_content():
+        return False
+    return isinstance(received.content.get(_RECORD), ArrayRecord)
 
 
 def _content(data: bytes) -> RecordDict:

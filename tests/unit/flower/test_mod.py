@@ -1,173 +1,176 @@
-"""A user's own ClientApp behind the mod: what it is given, and may give back."""
+"""The site's end of Flower: a relay that reads nothing, a user's app as a trainer."""
 
-import json
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import (
     Array,
     ArrayRecord,
-    ConfigRecord,
     Context,
+    Error,
     Message,
     MetricRecord,
     RecordDict,
 )
+from flwr.supercore.task_identity import TaskIdentity  # noqa: TID251 - messages need it
 
-from fedsecure.errors import ConfigurationError, TrainingFailed
+from fedsecure.errors import ConfigurationError, StorageError, TrainingFailed
 from fedsecure.flower import records
-from fedsecure.flower.mod import FlowerTrainer, secure_mod
+from fedsecure.flower.mod import FlowerTrainer, client_app, relayed, secure_mod
 from fedsecure.trainer import Trainer, TrainingTask
-from fedsecure.update import JSON, Layout, RoundId
+from fedsecure.update import RoundId
+from tests.fakes.trainer import LAYOUT
 
-LAYOUT = Layout.of({"w": np.zeros((2, 2)), "b": np.zeros(2)})
-MODEL = np.arange(6, dtype=np.float64)
-SETTINGS: dict[str, JSON] = {
-    "train": {"lr": 0.5, "name": "sgd", "deep": [1]},
-    "seed": 7,
-}
-CONTEXT = Context(1, 2, {"partition-id": 0}, RecordDict(), {})
+MAX = 1 << 20
+CONTEXT = Context(
+    run_id=1, node_id=7, node_config={"site": "a"}, state=RecordDict(), run_config={}
+)
+MODEL = np.arange(LAYOUT.num_parameters, dtype=np.float64)
+SETTINGS = {"train": {"epochs": 2, "device": "cpu"}, "seed": 7}
 
 
 @pytest.fixture(autouse=True)
-def _identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Say which run this process serves, as Flower does before it makes messages."""
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(f"flwr.supercore.task_identity.TaskIdentity.{name}", 1)
-
-
-def message() -> Message:
-    return received(records.message(b"sealed", 2, "group"))
-
-
-def received(sent: Message) -> Message:
-    sent.metadata.__dict__["_message_id"] = "m-1"
-    return sent
+        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 def task(*, train: bool = True) -> TrainingTask:
-    return TrainingTask(RoundId("run-1", 3), LAYOUT, MODEL, SETTINGS, train)
+    return TrainingTask(RoundId("run-1", 3), LAYOUT, MODEL, SETTINGS, train)  # type: ignore[arg-type]
 
 
-def plus_one(given: Message, _: Context) -> Message:
-    """Train as a user's app does: every parameter by one."""
-    arrays = {
-        k: Array(v.numpy() + 1)
-        for k, v in given.content.array_records["arrays"].items()
-    }
-    metrics = MetricRecord({"num-examples": 12, "accuracy": 0.5, "dp-steps": 4})
-    content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
-    return Message(content=content, reply_to=given)
+class App:
+    """A user's app that adds one to every weight."""
+
+    def __init__(self) -> None:
+        self.asked: list[Message] = []
+        self.metrics: MetricRecord | None = MetricRecord(
+            {"num-examples": 40, "loss": 0.5}
+        )
+        self.shape: tuple[int, ...] = (2, 3)
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        _ = context
+        self.asked.append(message)
+        arrays = {
+            name: Array(a.numpy() + 1)
+            for name, a in message.content.array_records["arrays"].items()
+        }
+        if self.shape != (2, 3):
+            arrays["w"] = Array(np.zeros(self.shape, dtype=np.float32))
+        content = RecordDict({"arrays": ArrayRecord(arrays)})
+        if self.metrics is not None:
+            content["metrics"] = self.metrics
+        return Message(content=content, reply_to=message)
 
 
-def trainer(app: Any = plus_one) -> FlowerTrainer:
-    return FlowerTrainer(app, CONTEXT, message(), 12)
+def trainer(app: object) -> FlowerTrainer:
+    message = records.message(b"signed", 7, "group")
+    return FlowerTrainer(app, CONTEXT, message, 40)  # type: ignore[arg-type]
 
 
-def seen_by_the_app(*, train: bool = True) -> Message:
-    seen: list[Message] = []
-
-    def app(given: Message, context: Context) -> Message:
-        seen.append(given)
-        return plus_one(given, context)
-
-    trainer(app).run(task(train=train))
-    return seen[0]
+# --- the relay ------------------------------------------------------------------------
 
 
-def test_the_app_gets_the_model_by_name_and_shape() -> None:
-    arrays = seen_by_the_app().content.array_records["arrays"]
-    assert {k: v.shape for k, v in arrays.items()} == {"w": (2, 2), "b": (2,)}
-    assert np.concatenate([v.numpy().ravel() for v in arrays.values()]).sum() == 15
+def test_relay_passes_bytes_both_ways() -> None:
+    app = client_app(lambda config, data: f"{config['site']} ".encode() + data)
+    answer = app(records.message(b"signed", 7, "group"), CONTEXT)
+    assert records.read(answer, MAX) == b"a signed"
 
 
-def test_the_app_gets_plain_settings_by_name_and_all_as_json() -> None:
-    config = seen_by_the_app().content.config_records["config"]
-    assert (config["lr"], config["name"]) == (0.5, "sgd")
-    assert "deep" not in config
-    assert json.loads(str(config["settings"])) == SETTINGS
-    assert config["server-round"] == 3
+def test_supernode_without_a_relay_says_how_to_start_it() -> None:
+    with pytest.raises(ConfigurationError, match="start it through `fedsecure node`"):
+        relayed({}, b"signed")
 
 
-@pytest.mark.parametrize("train", [True, False])
-def test_the_app_is_told_whether_to_train(train: bool) -> None:
-    assert seen_by_the_app(train=train).content["config"]["train"] is train
+def test_node_daemon_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        relayed({"relay": str(tmp_path / "none.sock")}, b"signed")
 
 
-def test_the_app_sees_the_messages_own_metadata_and_no_envelope() -> None:
-    given = seen_by_the_app()
-    assert given.metadata.group_id == "group"
-    assert given.metadata.dst_node_id == 2
-    assert set(given.content) == {"arrays", "config"}
+# --- a user's app ---------------------------------------------------------------------
 
 
-def test_the_update_is_what_changed() -> None:
-    update = trainer().run(task()).update
-    assert update is not None
-    assert update.delta.tolist() == [1.0] * 6
-    assert update.num_examples == 12
+def test_update_is_what_the_app_changed() -> None:
+    result = trainer(App()).run(task())
+    assert result.update is not None
+    assert result.update.delta.tolist() == [1.0] * LAYOUT.num_parameters
+    assert result.update.num_examples == 40
 
 
-def test_an_evaluation_gives_no_update() -> None:
-    assert trainer().run(task(train=False)).update is None
+def test_row_count_is_no_metric() -> None:
+    assert trainer(App()).run(task()).metrics == {"loss": 0.5}
 
 
-def test_row_counts_and_steps_are_no_metrics() -> None:
-    result = trainer().run(task())
-    assert result.metrics == {"accuracy": 0.5}
-    assert result.dp_steps == 4
+def test_app_sees_settings_and_round_in_config() -> None:
+    app = App()
+    trainer(app).run(task())
+    config = app.asked[0].content.config_records["config"]
+    assert (config["epochs"], config["server-round"], config["train"]) == (2, 3, True)
 
 
-def test_an_app_that_raises_is_a_failed_training() -> None:
-    def app(given: Message, context: Context) -> Message:
-        raise ZeroDivisionError
+def test_evaluation_makes_no_update() -> None:
+    assert trainer(App()).run(task(train=False)).update is None
+
+
+def test_app_that_raises_has_failed_training() -> None:
+    def app(message: Message, context: Context) -> Message:
+        raise ZeroDivisionError(f"{message.metadata.run_id} {context.run_id}")
 
     with pytest.raises(TrainingFailed, match="ZeroDivisionError"):
         trainer(app).run(task())
 
 
-def replying(content: RecordDict) -> Any:
-    return lambda given, _: Message(content=content, reply_to=given)
+def test_app_that_answers_with_an_error_has_failed_training() -> None:
+    def app(message: Message, context: Context) -> Message:
+        _ = context
+        return Message(Error(code=1, reason="no rows"), reply_to=message)
+
+    with pytest.raises(TrainingFailed, match="no rows"):
+        trainer(app).run(task())
 
 
-def test_an_app_that_gives_no_arrays_is_a_failed_training() -> None:
-    content = RecordDict({"metrics": MetricRecord({"num-examples": 1})})
-    with pytest.raises(TrainingFailed, match='must return an ArrayRecord "arrays"'):
-        trainer(replying(content)).run(task())
+def test_app_without_metrics_has_failed_training() -> None:
+    app = App()
+    app.metrics = None
+    with pytest.raises(TrainingFailed, match="num-examples"):
+        trainer(app).run(task())
 
 
-def test_an_app_that_gives_other_arrays_is_a_failed_training() -> None:
-    arrays = ArrayRecord({"v": Array(np.zeros(6, np.float32))})
-    metrics = MetricRecord({"num-examples": 1})
-    content = RecordDict({"arrays": arrays, "metrics": metrics})
-    with pytest.raises(TrainingFailed, match="other arrays than it was given"):
-        trainer(replying(content)).run(task())
+def test_app_that_returns_another_layout_has_failed_training() -> None:
+    app = App()
+    app.shape = (3, 2)
+    with pytest.raises(TrainingFailed, match="other arrays"):
+        trainer(app).run(task())
 
 
-def test_an_app_makes_no_first_model() -> None:
+def test_app_makes_no_first_model() -> None:
     with pytest.raises(ConfigurationError, match="initial_arrays"):
-        trainer().initial({})
+        trainer(App()).initial({})
 
 
-class Echo:
-    """A site that answers what it was sent, and how many rows it has."""
-
-    def answer(self, data: bytes, given: Trainer) -> bytes:
-        return data + b" " + str(given.rows()).encode()
+# --- the mod --------------------------------------------------------------------------
 
 
-def test_the_mod_answers_envelopes_with_the_site() -> None:
-    mod = secure_mod(lambda _: Echo(), lambda _: 12)
-    reply = mod(message(), CONTEXT, plus_one)
-    assert records.read(reply, 100) == b"sealed 12"
+class Half:
+    """A site's half that says what it was given."""
+
+    def answer(self, data: bytes, trainer: Trainer) -> bytes:
+        return data + f" {trainer.rows()}".encode()
 
 
-def test_the_mod_lets_other_messages_through() -> None:
-    content = RecordDict(
-        {"arrays": ArrayRecord({"w": Array(np.zeros(1))}), "config": ConfigRecord()}
+def test_mod_answers_what_the_site_s_half_answers() -> None:
+    mod = secure_mod(lambda _: Half(), lambda _: 40)
+    answer = mod(records.message(b"signed", 7, "group"), CONTEXT, App())
+    assert records.read(answer, MAX) == b"signed 40"
+
+
+def test_mod_lets_other_messages_through() -> None:
+    app, mod = App(), secure_mod(lambda _: Half(), lambda _: 40)
+    arrays = ArrayRecord({"w": Array(np.zeros((2, 3), dtype=np.float32))})
+    other = Message(
+        content=RecordDict({"arrays": arrays}), dst_node_id=7, message_type="train"
     )
-    other = message()
-    other.content = content
-    reply = secure_mod(lambda _: Echo(), lambda _: 12)(other, CONTEXT, plus_one)
-    assert reply.content.metric_records["metrics"]["accuracy"] == 0.5
+    mod(other, CONTEXT, app)
+    assert app.asked == [other]

@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from fedsecure.flower.commands import SERVER_HEAP
+
 warnings.simplefilter("ignore")
 
 TARGETS = {"cpu_ratio": 3.0, "uplink_ratio": 1.1, "server_memory_ratio": 1.2}
@@ -401,6 +403,8 @@ def _fresh(part: str, **options: object) -> dict[str, float]:
         command += [f"--{name}", str(value)]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    if part == "server":
+        environment |= SERVER_HEAP  # as the aggregator's daemon starts it
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env=environment
     )

@@ -171,7 +171,7 @@ class AggregatorDaemon:
         )
         database = kit.state / "superlink.sqlite"
         command = commands.superlink(self._host, self._port, tls, database)
-        environment = commands.environment(kit.state / "flwr")
+        environment = commands.environment(kit.state / "flwr", commands.SERVER_HEAP)
         return Child("SuperLink", command, environment, self._log)
 
 

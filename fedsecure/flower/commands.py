@@ -16,6 +16,8 @@ _OFFLINE = {
     "PYTHONUNBUFFERED": "1",
     "OMP_NUM_THREADS": "1",
 }
+SERVER_HEAP = {"MALLOC_MMAP_THRESHOLD_": "262144"}
+"""Give a large block back to the system when freed: else each thread keeps a model."""
 _PROGRAMS = Path(sys.executable).parent
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_DIR", "PYTHONPATH")
 

@@ -99,12 +99,12 @@ def test_events_are_shown_while_it_runs(ran: Ran) -> None:
     assert kinds.index("opened") < kinds.index("released")
 
 
-def test_ledgers_of_sites_and_leader_verify(ran: Ran) -> None:
+def test_ledgers_of_sites_and_aggregators_verify(ran: Ran) -> None:
     sites = ran.plan["sites"]
     assert isinstance(sites, list)
     assert set(sites) < set(ran.outcome.ledgers)
     for path in ran.outcome.ledgers.values():
-        assert len(verify_ledger(path, SystemDisk())) > 1
+        verify_ledger(path, SystemDisk())
 
 
 def test_epsilon_rises_with_each_round(ran: Ran) -> None:

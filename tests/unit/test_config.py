@@ -180,3 +180,11 @@ def test_a_document_is_read_back_as_the_same_configuration(
 
 def test_another_value_makes_another_digest() -> None:
     assert RunConfig(seed=8).digest() != RunConfig(seed=7).digest()
+
+
+def test_ckks_is_refused_together_with_privacy() -> None:
+    values = {
+        "encryption": {"scheme": "ckks"},
+        "privacy": {"mode": "example_local", "noise_multiplier": 1.0, "divisor": 50.0},
+    }
+    assert "no epsilon is claimed with it" in refusal(values)

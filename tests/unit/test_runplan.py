@@ -138,3 +138,18 @@ def test_plan_after_a_json_round_trip_reads_the_same(document: dict[str, JSON]) 
     """RFC 8785 writes whole floats as integers and back; counts stay counts."""
     floats: Mapping[str, JSON] = {**document, "rounds": float(2)}
     assert read_plan(floats).rounds == 2
+
+
+def test_ckks_is_refused_together_with_privacy(document: dict[str, JSON]) -> None:
+    encryption = document["encryption"]
+    assert isinstance(encryption, dict)
+    encryption["scheme"] = "ckks"
+    with pytest.raises(ConfigurationError, match="no epsilon is claimed with it"):
+        read_plan(document)
+
+
+def test_ckks_is_read_where_no_epsilon_is_claimed(plain: dict[str, JSON]) -> None:
+    encryption = plain["encryption"]
+    assert isinstance(encryption, dict)
+    encryption["scheme"] = "ckks"
+    assert read_plan(plain).scheme == "ckks"

@@ -1,5 +1,8 @@
 """An envelope as a Flower message: what is read back, and what is refused."""
 
+import gc
+import tracemalloc
+
 import pytest
 from flwr.app import (
     Array,
@@ -90,3 +93,20 @@ def test_message_above_the_limit_is_refused() -> None:
 def test_only_our_messages_are_ours() -> None:
     assert records.is_ours(records.message(b"abc", 7, "group"))
     assert not records.is_ours(carrying(RecordDict({"arrays": ArrayRecord({})})))
+
+
+def test_bytes_are_freed_without_waiting_for_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            received = records.message(bytes(MAX), 7, "group")
+            assert records.is_ours(received)
+            records.read(received, MAX)
+        del received
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert held < MAX

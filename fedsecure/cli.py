@@ -317,8 +317,8 @@ def _run(config: "RunConfig") -> Path:
     from fedsecure.experiment import run_experiment
     from fedsecure.progress import Progress, quiet
 
-    quiet()
-    return run_experiment(config, Progress(Console(stderr=True)).show).folder
+    with quiet():
+        return run_experiment(config, Progress(Console(stderr=True)).show).folder
 
 
 def _passphrase(path: Path | None) -> bytes | None:

@@ -1,8 +1,9 @@
 """A run as it happens, for a person at a terminal; plain lines when it is not one."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,16 @@ def _percent(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1%}"
 
 
-def quiet() -> None:
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
     """Keep logs of libraries and of refusals off the terminal; daemons keep theirs."""
     # Flower sets its own logger's level when it is imported: a level would not hold.
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _scores(metrics: JSON, prefix: str) -> str:

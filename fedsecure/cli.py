@@ -331,9 +331,12 @@ def _tell(folder: Path) -> None:
     """Print what happened, as the demo promises."""
     from fedsecure.progress import closing_lines
 
-    console = Console()
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(justify="right", style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in closing_lines(folder):
-        console.print(f"[bold]{name:>22}[/]  {_escaped(value)}")
+        grid.add_row(name, _escaped(value))
+    Console().print(grid)
 
 
 def _daemon(serve: Callable[[Path], int], kit: Path) -> None:

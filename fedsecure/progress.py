@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from fedsecure.backends import Event
@@ -121,9 +122,12 @@ class Progress:
         return f"{up:.1f} B/parameter up, {down:.1f} down"
 
     def _line(self, head: str, text: str, style: str = "") -> None:
-        self._console.print(
-            Text(f"{head:>7} ", style="bold"), Text(text, style=style), sep=""
-        )
+        # Two columns, so that a long line hangs under its own text.
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=7, justify="right")
+        grid.add_column()
+        grid.add_row(Text(head, style="bold"), Text(text, style=style))
+        self._console.print(grid)
 
 
 def closing_lines(folder: Path) -> list[tuple[str, str]]:

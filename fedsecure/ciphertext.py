@@ -129,24 +129,33 @@ class RunningSum:
 def to_bytes(value: Ciphertext) -> bytes:
     """Return the wire form: header, packed residues, seeds (docs/wire-format.md)."""
     blocks, polynomials, slots = value.residues.shape
-    header = _HEADER.pack(
+    rows = value.residues.reshape(blocks * polynomials, slots)
+    out = io.BytesIO()  # unlike a join, it holds the packed bytes once
+    out.write(form(value, blocks))
+    for i in range(0, len(rows), CHUNK_BLOCKS):
+        out.write(_pack(rows[i : i + CHUNK_BLOCKS]))
+    out.writelines(value.seeds)
+    return out.getvalue()
+
+
+def form(sample: Ciphertext, blocks: int) -> bytes:
+    """Return the header of a ciphertext like `sample`, but of `blocks` blocks.
+
+    Every update of a run begins with the same one: a site that names another form, and
+    comes first, must not have the honest ones refused.
+    """
+    _, polynomials, slots = sample.residues.shape
+    return _HEADER.pack(
         _MAGIC,
         _VERSION,
         slots.bit_length() - 1,
         polynomials,
         blocks,
-        value.summands,
-        len(value.seeds),
-        value.modulus,
-        value.key_id,
+        sample.summands,
+        len(sample.seeds),
+        sample.modulus,
+        sample.key_id,
     )
-    rows = value.residues.reshape(blocks * polynomials, slots)
-    out = io.BytesIO()  # unlike a join, it holds the packed bytes once
-    out.write(header)
-    for i in range(0, len(rows), CHUNK_BLOCKS):
-        out.write(_pack(rows[i : i + CHUNK_BLOCKS]))
-    out.writelines(value.seeds)
-    return out.getvalue()
 
 
 def from_bytes(data: bytes, *, key_id: bytes, max_summands: int) -> Ciphertext:

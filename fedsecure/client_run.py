@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fedsecure import custody, parts, registry
+from fedsecure import ciphertext, custody, parts, registry
 from fedsecure.envelope import Envelope, Kind, Scope, Verified, canonical, sign
 from fedsecure.errors import KeyMissing, PolicyRefused, VerificationError
 from fedsecure.he import Scheme, SecretKey
@@ -170,6 +170,10 @@ class ClientRuns:
             layout, model = trainer.initial(run.plan.settings)
             pieces.append(("layout", canonical(layout.document())))
             pieces.append(("initial", model.astype("<f8").tobytes()))
+            parameters = model.size
+        else:
+            parameters = parts.count(request.header, "parameters")
+        pieces.append(("form", _form(run, key, parameters)))
         me, plan = self._me.site, run.plan.digest
         scope = Scope(request.scope.round, me, key.key_id, b"", plan)
         header: dict[str, JSON] = {"parts": parts.listing(pieces)}
@@ -253,6 +257,14 @@ class ClientRuns:
             raise VerificationError("the first model holds NaN or Inf")
         self._gate.check(run.plan, shape)
         run.shelf.keep_first_model(shape, model)
+
+
+def _form(run: ClientRun, key: SecretKey, parameters: int) -> bytes:
+    """Return what every update of the run begins with, from a ciphertext of zeros."""
+    encryptor = run.scheme.encryptor(key)
+    sample = encryptor.encrypt(np.zeros((1, encryptor.slots), dtype=np.int64))
+    count = parameters + (1 if run.plan.max_rows else 0)
+    return ciphertext.form(sample, run.plan.profile.blocks(count, encryptor.slots))
 
 
 def _facts(plan: RunPlan, custodian: str) -> custody.RunKeyFacts:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedsecure import parts
-from fedsecure.envelope import Kind, Scope
+from fedsecure.envelope import Kind, Scope, Verified
 from fedsecure.errors import (
     FedsecureError,
     QuorumNotMet,
@@ -38,7 +38,7 @@ class Beginning:
     key_id, layout, first : bytes
         Id of the run key; digests of layout and first model.
     pieces : mapping of str to bytes
-        ``statement``, ``wrap:<site>``, ``layout`` and ``initial``.
+        ``statement``, ``wrap:<site>``, ``form``, ``layout`` and ``initial``.
     """
 
     custodian: str
@@ -85,7 +85,7 @@ def begin(leader: Leader, first: tuple[bytes, bytes] | None) -> Beginning:
 
 
 def _begin(leader: Leader, first: tuple[bytes, bytes] | None) -> JournalEntry:
-    data = _ask_custodians(leader, initial=first is None)
+    data = _ask_custodians(leader, first)
     message = leader.verified(data, (Kind.BEGIN,))
     pieces = dict(parts.split(message))
     layout, model = first or (pieces["layout"], pieces["initial"])
@@ -107,7 +107,7 @@ def _begin(leader: Leader, first: tuple[bytes, bytes] | None) -> JournalEntry:
     return entry
 
 
-def _ask_custodians(leader: Leader, *, initial: bool) -> bytes:
+def _ask_custodians(leader: Leader, first: tuple[bytes, bytes] | None) -> bytes:
     """Ask the custodians in order; the next one after a deadline."""
     terms = leader.terms
     for site in terms.custodians:
@@ -115,12 +115,13 @@ def _ask_custodians(leader: Leader, *, initial: bool) -> bytes:
         header: dict[str, JSON] = {
             "term": leader.term,
             "plan": dict(terms.plan),
-            "initial": initial,
+            "initial": first is None,
+            "parameters": 0 if first is None else len(first[1]) // 8,
         }
         letter = leader.sign(Kind.BEGIN_REQUEST, scope, header, b"")
         with leader.tools.post(f"{terms.run}/begin") as exchange:
             exchange.ask(site, lambda data=letter: data)  # type: ignore[misc]
-            answer = _first_good(leader, exchange)
+            answer = _first_good(leader, exchange, initial=first is None)
         if answer is not None:
             return answer
     raise QuorumNotMet(
@@ -129,7 +130,16 @@ def _ask_custodians(leader: Leader, *, initial: bool) -> bytes:
     )
 
 
-def _first_good(leader: Leader, exchange: Round) -> bytes | None:
+def _check_complete(leader: Leader, message: Verified, *, initial: bool) -> None:
+    """Refuse a beginning that a round would stumble over."""
+    wanted = {"statement", "form", *(f"wrap:{site}" for site in leader.terms.sites)}
+    wanted |= {"layout", "initial"} if initial else set()
+    missing = sorted(wanted - {name for name, _ in parts.split(message)})
+    if missing:
+        raise VerificationError(f"its beginning lacks {', '.join(missing)}")
+
+
+def _first_good(leader: Leader, exchange: Round, *, initial: bool) -> bytes | None:
     clock = leader.tools.clock
     ends = clock.now() + leader.terms.deadline
     while (now := clock.now()) < ends:
@@ -141,6 +151,7 @@ def _first_good(leader: Leader, exchange: Round) -> bytes | None:
         try:
             message = leader.verified(answer.data, (Kind.BEGIN, Kind.REFUSAL))
             if message.kind == Kind.BEGIN:
+                _check_complete(leader, message, initial=initial)
                 return answer.data
             code = parts.text(message.header, "code")
             if code == StaleTerm.code:

@@ -362,6 +362,8 @@ class RoundDriver:
         return max(done) + 1
 
     def _summand(self, body: bytes) -> Ciphertext:
+        if not body.startswith(self._began.pieces["form"]):
+            raise VerificationError("update has another form than the run's")
         return ciphertext.from_bytes(body, key_id=self._began.key_id, max_summands=1)
 
     def _record(self, action: str, round_id: RoundId, what: str) -> None:

@@ -150,7 +150,7 @@ def test_key_is_wrapped_to_every_site(federation: Federation) -> None:
     answer = parse(federation.sites[ME].answer(begin_request(federation)), MAX_BYTES)
     names = [row[0] for row in json.loads(answer.header)["parts"]]
     wraps = [f"wrap:{site}" for site in federation.terms.sites]
-    assert names == ["statement", *wraps, "layout", "initial"]
+    assert names == ["statement", *wraps, "layout", "initial", "form"]
 
 
 def test_wrap_of_another_site_is_refused(federation: Federation) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from fedsecure import ciphertext
@@ -80,6 +81,46 @@ def test_ciphertext_for_another_key_in_a_good_envelope_is_refused() -> None:
     federation.lead()
     assert rejected(federation) == [("site-2", "verification")]
     assert violations(federation) == []
+
+
+def _doubled(data: bytes) -> bytes:
+    """Return a body that is a good ciphertext, of twice the blocks."""
+    envelope = parse(data, MAX_BYTES)
+    key_id = envelope.scope.key_id
+    found = ciphertext.from_bytes(envelope.body, key_id=key_id, max_summands=1)
+    twice = np.concatenate([found.residues, found.residues])
+    return ciphertext.to_bytes(Ciphertext(key_id, found.modulus, twice, (), 1))
+
+
+def test_first_answer_of_another_form_does_not_lock_the_honest_out() -> None:
+    federation = Federation(rounds=1)
+    done: list[str] = []
+
+    def tamper(site: str, data: bytes) -> bytes:
+        if done or parse(data, MAX_BYTES).kind != Kind.UPDATE:
+            return data
+        done.append(site)
+        return altered(federation, data, body=_doubled(data))
+
+    federation.tamper = tamper
+    federation.lead()
+    assert rejected(federation) == [(done[0], "verification")]
+    assert told(federation, "released") == [1]
+    assert violations(federation) == []
+
+
+def test_custodian_whose_beginning_lacks_a_part_is_followed_by_the_next() -> None:
+    federation = Federation(rounds=1, min_contributors=2, deadline=5.0)
+
+    def tamper(site: str, data: bytes) -> bytes:
+        if site != "site-1" or parse(data, MAX_BYTES).kind != Kind.BEGIN:
+            return data
+        return altered(federation, data, header={"parts": []}, body=b"")
+
+    federation.tamper = tamper
+    federation.lead()
+    began = [f for name, f in federation.notes.events if name == "began"]
+    assert [f["custodian"] for f in began] == ["site-2"]
 
 
 def test_body_that_is_no_ciphertext_is_refused() -> None:

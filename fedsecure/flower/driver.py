@@ -340,6 +340,7 @@ class RoundDriver:
         message = self._leader.verified(answer.data, (Kind.REPORT, Kind.REFUSAL))
         site = message.signer
         if message.kind == Kind.REPORT:
+            message.require(self._letters.scope(site, number))
             reports[site] = message.header.get("metrics")
             return
         code = str(message.header.get("code"))

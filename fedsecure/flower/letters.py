@@ -42,6 +42,14 @@ class Letters:
             return 0, self._began.first
         return head.round, self._leader.tools.vault.digest(head)
 
+    def scope(self, site: str, number: int) -> Scope:
+        """Return what a round's letter to a site, and its answer, are signed for."""
+        round_id, plan = (
+            RoundId(self._leader.terms.run, number),
+            self._leader.terms.plan_digest,
+        )
+        return Scope(round_id, site, self._began.key_id, self._began.layout, plan)
+
     def request(self, site: str, number: int, *, train: bool) -> Callable[[], bytes]:
         """Return a letter's maker: it is made when it is sent, not before."""
         return lambda: self._make(site, number, train=train)
@@ -59,8 +67,7 @@ class Letters:
             "custodian": began.custodian,
             "parts": parts.listing(pieces),
         }
-        round_id, plan = RoundId(leader.terms.run, number), leader.terms.plan_digest
-        scope = Scope(round_id, site, began.key_id, began.layout, plan)
+        scope = self.scope(site, number)
         return leader.sign(Kind.REQUEST, scope, header, parts.join(pieces))
 
     def _pieces(self, site: str) -> list[tuple[str, bytes]]:

@@ -322,3 +322,19 @@ def _model_in_order(order: Sequence[int]) -> bytes:
     federation.lead()
     assert violations(federation) == []
     return federation.models()["site-1"]
+
+
+def test_report_of_another_run_is_not_taken() -> None:
+    federation = Federation(rounds=1, deadline=5.0)
+
+    def tamper(site: str, data: bytes) -> bytes:
+        if site != "site-2" or parse(data, MAX_BYTES).kind != Kind.REPORT:
+            return data
+        return altered(federation, data, scope={"plan": b"x" * 32})
+
+    federation.tamper = tamper
+    federation.lead()
+    finished = [f for name, f in federation.notes.events if name == "finished"]
+    metrics = finished[-1]["metrics"]
+    assert isinstance(metrics, dict)
+    assert sorted(metrics) == ["site-1", "site-3"]

@@ -113,9 +113,6 @@ class Progress:
         text = "every site has the last model" + _scores(event["metrics"], "")
         self._line("done", text, "bold green")
 
-    def _on_baseline(self, event: Event) -> None:
-        self._line("", str(event["text"]), "dim")
-
     def _rate(self, event: Event, sites: int) -> str:
         per = max(sites, 1) * max(self._parameters, 1)
         up, down = (_number(event[k]) / per for k in ("received_bytes", "sent_bytes"))

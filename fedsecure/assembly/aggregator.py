@@ -4,7 +4,6 @@ Nothing of the site side may be loaded in this process, and a kit that holds a s
 secret stops it (KeyExposed, from `access.kit`).
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +12,14 @@ from pathlib import Path
 from fedsecure import registry
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
+from fedsecure.assembly.section import read_section
 from fedsecure.checkpoint.replicate import Replicas, shared_devices
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
-from fedsecure.config import AggregatorConfig, RunConfig, parse_section
+from fedsecure.config import AggregatorConfig, RunConfig
 from fedsecure.disk import SystemDisk
 from fedsecure.election import check_ttl
-from fedsecure.errors import ConfigurationError, KeyExposed, NotFound
+from fedsecure.errors import ConfigurationError, KeyExposed
 from fedsecure.flower.campaign import Campaign
 from fedsecure.flower.leader import Terms, Tools
 from fedsecure.flower.link import site_nodes
@@ -133,16 +133,13 @@ def read_config(kit: Kit) -> AggregatorConfig:
         Missing, not JSON, or a value out of bounds.
     """
     path = kit.path / "aggregator.json"
-    try:
-        values = json.loads(SystemDisk().read(path, 1 << 20))
-    except NotFound as missing:
+    found = read_section(AggregatorConfig, path)
+    if found is None:
         raise ConfigurationError(
             f"{path} is missing: it says which run to serve; `fedsecure run "
             "backend=deployment` writes it"
-        ) from missing
-    except (ValueError, RecursionError) as bad:
-        raise ConfigurationError(f"{path} is not JSON") from bad
-    return parse_section(AggregatorConfig, values, path)
+        )
+    return found
 
 
 def aggregator_config(

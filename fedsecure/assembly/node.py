@@ -162,7 +162,8 @@ def _asked(plan: RunPlan, layout: Layout | None) -> Asked:
     privacy = plan.privacy
     size = 0
     if layout is not None:
-        blocks = plan.profile.blocks(layout.num_parameters + 1, 4096)
+        slots = 1024 if plan.scheme == "ckks" else 4096  # coefficients a ciphertext
+        blocks = plan.profile.blocks(layout.num_parameters + 1, slots)
         size = blocks * _BYTES_A_BLOCK + _MARGIN
     return Asked(
         project=plan.project,

@@ -5,7 +5,6 @@ all supernodes of the site. Its children hold none of that: a supernode per aggr
 (the relay side), and the worker with the rows and the training code.
 """
 
-import json
 import logging
 import os
 import socket
@@ -22,14 +21,15 @@ from fedsecure.assembly.node import (
     build_round,
     fingerprint,
 )
+from fedsecure.assembly.section import read_section
 from fedsecure.clock import SystemClock
-from fedsecure.config import NodeConfig, parse_section
+from fedsecure.config import NodeConfig
 from fedsecure.daemons.kept_worker import KeptWorker
 from fedsecure.daemons.opened_kit import open_kit
 from fedsecure.daemons.shutdown import on_stop, run_main
 from fedsecure.daemons.supervisor import Backoff, Child
 from fedsecure.disk import SystemDisk
-from fedsecure.errors import ConfigurationError, NotFound
+from fedsecure.errors import ConfigurationError
 from fedsecure.flower import commands
 from fedsecure.privacy.budget import Content
 from fedsecure.relay import RelayServer
@@ -63,16 +63,13 @@ def read_config(kit: Kit) -> NodeConfig:
         Missing, not JSON, or a value out of bounds.
     """
     path = kit.path / "node.json"
-    try:
-        values = json.loads(SystemDisk().read(path, 1 << 20))
-    except NotFound as missing:
+    found = read_section(NodeConfig, path)
+    if found is None:
         raise ConfigurationError(
             f"{path} is missing: it says where this site's rows are; "
             "see docs/operate.md"
-        ) from missing
-    except (ValueError, RecursionError) as bad:
-        raise ConfigurationError(f"{path} is not JSON") from bad
-    return parse_section(NodeConfig, values, path)
+        )
+    return found
 
 
 class NodeDaemon:

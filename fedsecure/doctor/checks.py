@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.policy import MAX_BYTES, SitePolicy, read_policy
 from fedsecure.access.roster import Role
+from fedsecure.assembly.section import read_section
 from fedsecure.clock import Clock
-from fedsecure.config import AggregatorConfig, NodeConfig, Section, parse_section
+from fedsecure.config import AggregatorConfig, NodeConfig
 from fedsecure.disk import SystemDisk
 from fedsecure.doctor import probes
 from fedsecure.doctor.findings import (
@@ -29,7 +29,7 @@ from fedsecure.doctor.findings import (
     judge_torch,
     judge_versions,
 )
-from fedsecure.errors import ConfigurationError, FedsecureError, NotFound, PolicyRefused
+from fedsecure.errors import ConfigurationError, FedsecureError, PolicyRefused
 from fedsecure.keys import KEY_BYTES, SIGNATURE_BYTES, VerifyKey
 
 PINS = {"flwr": ("1.41", "1.43"), "cryptography": ("50", "51"), "numpy": ("1.26", "3")}
@@ -39,7 +39,6 @@ SITE_PINS = {
     "dp-accounting": ("0.6", "0.7"),
 }
 _SOON = timedelta(days=30)
-_S = TypeVar("_S", bound=Section)
 
 
 def checks(path: Path | None, clock: Clock) -> list[Finding]:
@@ -93,7 +92,7 @@ def _aggregator(kit: Kit, now: datetime) -> list[Finding]:
     problem = probes.listen_problem(host.strip("[]"), int(port))
     itself = probes.dial(kit.name, address, kit.path / "ca.crt")
     found.append(judge_port(address, problem, _urn(kit), itself))
-    config = _section(kit, "aggregator.json", AggregatorConfig)
+    config = read_section(AggregatorConfig, kit.path / "aggregator.json")
     if config is None:
         return [*found, *judge_places([probes.place("state", kit.state)])]
     named = [(f"store {n}", Path(p)) for n, p in enumerate(config.stores, 1)]
@@ -104,7 +103,7 @@ def _aggregator(kit: Kit, now: datetime) -> list[Finding]:
 
 def _site(kit: Kit, now: datetime) -> list[Finding]:
     found = judge_versions(probes.installed(SITE_PINS), SITE_PINS)
-    config = _section(kit, "node.json", NodeConfig)
+    config = read_section(NodeConfig, kit.path / "node.json")
     device = "auto" if config is None else config.device
     torch = probes.has_torch()
     found.append(judge_torch(device, installed=torch, gpus=probes.gpus()))
@@ -139,19 +138,6 @@ def _policy(kit: Kit) -> SitePolicy | PolicyRefused:
         return bad
     except FedsecureError as bad:
         return PolicyRefused(f"no policy, no round: {bad}")
-
-
-def _section(kit: Kit, name: str, kind: type[_S]) -> _S | None:
-    """Return a daemon's checked configuration; None where there is none yet."""
-    path = kit.path / name
-    try:
-        data = SystemDisk().read(path, 1 << 20)
-    except NotFound:
-        return None
-    try:
-        return parse_section(kind, json.loads(data), path)
-    except (ValueError, RecursionError) as bad:
-        raise ConfigurationError(f"{path} is not JSON: {bad}") from bad
 
 
 def _origin(kit: Kit) -> str:

@@ -25,7 +25,7 @@ def test_a_good_file_is_checked_into_its_section(tmp_path: Path) -> None:
 def test_a_bad_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "node.json"
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match="node.json"):
+    with pytest.raises(ConfigurationError, match=r"node\.json"):
         read_section(NodeConfig, path)
 
 

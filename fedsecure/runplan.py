@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedsecure.encoding import FixedPoint, Profile, profile
+from fedsecure.encoding import Profile, profile
 from fedsecure.errors import ConfigurationError
 from fedsecure.privacy.plan import Mode, PrivacyPlan
+from fedsecure.quantiser import FixedPoint
 from fedsecure.release import plan_digest
 from fedsecure.trainer import JSON
 

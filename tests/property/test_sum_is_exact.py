@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from fedsecure import ciphertext, registry
 from fedsecure.ciphertext import Ciphertext, RunningSum
 from fedsecure.encoding import (
-    FixedPoint,
     check_tags,
     pack,
     profile,
@@ -23,6 +22,7 @@ from fedsecure.envelope import Kind, Scope, parse, sign, verify
 from fedsecure.errors import VerificationError
 from fedsecure.he import SecretKey
 from fedsecure.keys import SigningKey
+from fedsecure.quantiser import FixedPoint
 from fedsecure.update import IntVector, RoundId, Vector
 
 KEY_ID, TAG_KEY, ROUND = bytes(16), bytes(range(32)), RoundId("run-1", 2)

@@ -1,0 +1,251 @@
+"""The sections of the configuration: frozen, strict, each checked by itself.
+
+Rules that need two sections are in `config`.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+MAX_SITES = 93
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _as_text(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+class Section(BaseModel):
+    """A part of the configuration: strict, so "3" is no number and true is no count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataConfig(Section):
+    """Which rows, and how a simulation spreads them over sites."""
+
+    name: Literal["digits", "breast_cancer", "csv", "object"] = "digits"
+    dataset: str | None = None
+    partition: Literal["iid", "dirichlet", "shards", "by_size"] = "dirichlet"
+    alpha: Positive = 1.0
+    labels_per_site: Count = 2
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: Annotated[int, Field(ge=0)] = 7
+    object: str | None = None
+    path: str | list[str] | None = None
+    site_column: str | None = None
+    target: str | None = None
+    task: Literal["classification", "regression"] = "classification"
+    schema_path: str | None = None
+    delimiter: str = ","
+    encoding: str = "utf-8-sig"
+    missing: list[str] = ["", "NA", "?"]
+    max_rows: Count = 5_000_000
+    allow: list[str] = []
+    min_rows: Count = 2
+    min_partition_size: Count = 1
+    classes: Annotated[int, Field(ge=0)] = 0
+    root: str | None = None
+    require_schema: bool = False
+    cache: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The steward's name of the data set: budgets and policies are keyed by it."""
+        return self.dataset or self.name.replace("_", "-")
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.name == "csv" and (self.path is None or self.target is None):
+            raise ValueError("data=csv needs data.path and data.target")
+        if self.name == "object" and self.object is None:
+            raise ValueError('data=object needs data.object="package.module:function"')
+        return self
+
+
+class ModelConfig(Section):
+    """Which model."""
+
+    name: Literal["logistic", "mlp", "cnn", "object"] = "logistic"
+    hidden: list[Count] = [64]
+    object: str | None = None
+
+    @model_validator(mode="after")
+    def _object_is_named(self) -> Self:
+        if self.name == "object" and self.object is None:
+            raise ValueError(
+                'model=object needs model.object="package.module:function"'
+            )
+        return self
+
+    @property
+    def objects(self) -> list[str]:
+        """What this configuration, being local, lets a plan import."""
+        return [] if self.object is None else [self.object]
+
+
+class TrainConfig(Section):
+    """One local pass."""
+
+    epochs: Count = 1
+    batch_size: Count = 32
+    learning_rate: Positive = 0.5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    device: str = "auto"
+
+
+class PrivacyConfig(Section):
+    """What is promised about the rows."""
+
+    mode: Literal["none", "example_local"] = "none"
+    target_epsilon: Positive | None = None
+    noise_multiplier: Positive | None = None
+    clip_norm: Positive = 1.0
+    sample_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    steps_per_round: Count = 10
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    divisor: Positive | None = None
+    metrics: Literal["none", "plain"] = "plain"
+
+    @model_validator(mode="after")
+    def _one_noise(self) -> Self:
+        given = (self.target_epsilon, self.noise_multiplier).count(None)
+        if self.mode != "none" and given != 1:
+            raise ValueError(
+                "set exactly one of privacy.target_epsilon and privacy.noise_multiplier"
+            )
+        if self.mode != "none" and self.divisor is None:
+            raise ValueError(
+                "privacy.divisor is missing: a public expected batch, such as 50; "
+                "never a site's own row count"
+            )
+        return self
+
+
+class EncryptionConfig(Section):
+    """How updates are hidden."""
+
+    scheme: Literal["bfv", "ckks", "insecure_plain"] = "bfv"
+    profile: Annotated[Literal["20", "12", "8", "wide"], BeforeValidator(_as_text)] = (
+        "20"  # a command line's 12 is a number
+    )
+    value_range: Positive = 1.0
+    max_contributors: Annotated[int, Field(ge=1, le=MAX_SITES)] = 16
+
+
+class FederationConfig(Section):
+    """Who takes part, and what a round needs."""
+
+    sites: Annotated[int, Field(ge=1, le=MAX_SITES)] = 3
+    aggregators: Annotated[int, Field(ge=1, le=5)] = 2
+    rounds: Count = 8
+    min_contributors: Count | None = None
+    deadline: Positive = 120.0
+    max_rows: Annotated[int, Field(ge=0)] | None = None
+    project: str = "demo"
+    kits: str | None = None
+
+    @property
+    def quorum(self) -> int:
+        """Sites a round needs: all of them unless said otherwise."""
+        return self.min_contributors or self.sites
+
+    @model_validator(mode="after")
+    def _quorum_exists(self) -> Self:
+        if self.quorum > self.sites:
+            raise ValueError(
+                f"federation.min_contributors={self.quorum}, at most the "
+                f"{self.sites} sites"
+            )
+        return self
+
+
+class BackendConfig(Section):
+    """How the federation is run."""
+
+    name: Literal["inprocess", "deployment", "ray"] = "inprocess"
+    kill_leader_in_round: Count | None = None
+    start_seconds: Positive = 120.0
+
+
+class StoreConfig(Section):
+    """Where checkpoints go: W of N."""
+
+    name: Literal["local", "memory"] = "local"
+    replicas: Annotated[int, Field(ge=1, le=9)] = 3
+    quorum: Count = 2
+    paths: list[str] | None = None
+    require_distinct_devices: bool = False
+
+    @model_validator(mode="after")
+    def _quorum_fits(self) -> Self:
+        if self.quorum > self.replicas:
+            raise ValueError(
+                f"store.quorum={self.quorum}, at most store.replicas={self.replicas}"
+            )
+        if self.paths is not None and len(self.paths) != self.replicas:
+            raise ValueError(
+                f"store.paths names {len(self.paths)} folders, "
+                f"store.replicas={self.replicas}"
+            )
+        return self
+
+
+class LeaseConfig(Section):
+    """How leadership is decided."""
+
+    name: Literal["embedded"] = "embedded"
+    ttl: Annotated[float, Field(ge=0.3, le=60)] = 3.0
+
+
+class AggregatorConfig(Section):
+    """What an aggregator's daemon needs beside its kit: ``aggregator.json``.
+
+    Attributes
+    ----------
+    plan : dict
+        The run's plan document.
+    deadline : float
+        Seconds a round stays open.
+    lease : str
+        Folder of the embedded engine, shared by the aggregators of the machine.
+    stores : list of str
+        Checkpoint folders.
+    """
+
+    plan: dict[str, Any]
+    deadline: Positive
+    lease: str
+    ttl: Annotated[float, Field(ge=0.3, le=60)]
+    stores: list[str]
+    quorum: Count
+    require_distinct_devices: bool = False
+
+
+class NodeConfig(Section):
+    """What a site's daemon needs beside its kit: ``node.json``; local, never sent.
+
+    Attributes
+    ----------
+    data : DataConfig
+        The site's rows.
+    index, sites : int
+        Which part of a simulated partition; 0 of 1 for a site's own file.
+    device : str
+        "auto", "cpu", "cuda:1".
+    objects : list of str
+        Functions a plan may name as its model here: ``package.module:function``.
+    """
+
+    data: DataConfig
+    index: Annotated[int, Field(ge=0)] = 0
+    sites: Count = 1
+    device: str = "auto"
+    objects: list[str] = []

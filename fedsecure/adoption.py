@@ -34,6 +34,7 @@ from fedsecure.monitor.observer import read_lines
 from fedsecure.privacy.budget import Content
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.provision.kits import provision
+from fedsecure.sections import EncryptionConfig
 from fedsecure.shelf import Shelf
 from fedsecure.stores import Store
 from fedsecure.trainer import Trainer
@@ -214,12 +215,8 @@ def adopt(
     roster = _kit(place, _AGGREGATOR).roster
     plan = _plan(roster.federation, names, run, rounds)
     plan["train"], plan["max_rows"] = dict(train or {}), max_rows
-    plan["encryption"] = {
-        "scheme": "bfv",
-        "profile": "20",
-        "value_range": value_range,
-        "max_contributors": max(16, sites),
-    }
+    hiding = EncryptionConfig(value_range=value_range, max_contributors=max(16, sites))
+    plan["encryption"] = hiding.document(sites, sites, private=False)
     text = json.dumps(plan, sort_keys=True, indent=1).encode()
     path, disk = place / f"plan-{run}.json", SystemDisk()
     with contextlib.suppress(AlreadyExists):

@@ -147,7 +147,11 @@ def make_plan(
         "model": config.model.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json", exclude={"device"}),
         "privacy": private_plan(config).document(),
-        "encryption": config.encryption.model_dump(mode="json"),
+        "encryption": config.encryption.document(
+            wanted,
+            config.federation.quorum,
+            private=config.privacy.mode != "none",
+        ),
     }
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedsecure.encoding import Profile, profile
+from fedsecure.encoding import Profile
+from fedsecure.encryption import MAX_SITES, EncryptionPlan, read_encryption
 from fedsecure.errors import ConfigurationError
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.quantiser import FixedPoint
@@ -15,9 +16,6 @@ from fedsecure.release import plan_digest
 from fedsecure.trainer import JSON
 
 FORMAT = 1
-MAX_SITES = 93  # ENCRYPTION section 3: exact for certain up to 93 summands
-NO_EPSILON = frozenset({"ckks"})
-"""Schemes that are never combined with a claimed epsilon (ENCRYPTION section 14)."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _FIELDS = frozenset(
     [
@@ -63,8 +61,8 @@ class RunPlan:
         The sections model, train, privacy and seed, for the training code.
     privacy : PrivacyPlan or None
         None in mode `none`.
-    scheme, profile, fixed : str, Profile, FixedPoint
-        How an update becomes integers and a ciphertext.
+    encryption : EncryptionPlan
+        How an update becomes integers, masked integers, and a ciphertext.
     max_rows : int
         Rows that weigh 1 when sites weigh by rows; 0: all sites weigh the same, and
         always with privacy on, where a count would leak (ENCRYPTION section 4).
@@ -84,11 +82,24 @@ class RunPlan:
     metrics: str
     settings: Mapping[str, JSON]
     privacy: PrivacyPlan | None
-    scheme: str
-    profile: Profile
-    fixed: FixedPoint
+    encryption: EncryptionPlan
     max_rows: int
     digest: bytes
+
+    @property
+    def scheme(self) -> str:
+        """Name of the encryption scheme."""
+        return self.encryption.scheme
+
+    @property
+    def profile(self) -> Profile:
+        """How integers share a coefficient."""
+        return self.encryption.profile
+
+    @property
+    def fixed(self) -> FixedPoint:
+        """How floats become integers in the first round."""
+        return self.encryption.fixed
 
 
 def read_plan(document: Mapping[str, JSON]) -> RunPlan:
@@ -104,15 +115,14 @@ def read_plan(document: Mapping[str, JSON]) -> RunPlan:
         raise ConfigurationError(f"plan format {document['format']}, read is {FORMAT}")
     sites, custodians = _names(document, "sites"), _names(document, "custodians")
     _check_cohort(sites, custodians)
-    encryption = _section(document, "encryption")
-    chosen, fixed = _fixed_point(encryption, len(sites))
     privacy = _privacy(_section(document, "privacy"))
-    scheme = _text(encryption, "scheme")
-    if scheme in NO_EPSILON and privacy is not None:
-        raise ConfigurationError(
-            f"encryption.scheme={scheme!r} is not IND-CPA-D secure: no epsilon is "
-            "claimed with it; choose bfv, or privacy.mode=none"
-        )
+    least = _count(document, "min_contributors", 1, len(sites))
+    encryption = read_encryption(
+        _section(document, "encryption"),
+        len(sites),
+        least,
+        private=privacy is not None,
+    )
     settings = {k: document[k] for k in ("model", "train", "privacy", "seed")}
     return RunPlan(
         federation=_text(document, "federation"),
@@ -122,30 +132,15 @@ def read_plan(document: Mapping[str, JSON]) -> RunPlan:
         rounds=_count(document, "rounds", 1, 1_000_000),
         sites=sites,
         custodians=custodians,
-        min_contributors=_count(document, "min_contributors", 1, len(sites)),
+        min_contributors=least,
         seed=_count(document, "seed", 0, 2**53 - 1),
         metrics=_choice(document, "metrics", ("none", "plain")),
         settings=settings,
         privacy=privacy,
-        scheme=scheme,
-        profile=chosen,
-        fixed=fixed,
+        encryption=encryption,
         max_rows=_max_rows(document),
         digest=plan_digest(document),
     )
-
-
-def _fixed_point(section: Mapping[str, JSON], sites: int) -> tuple[Profile, FixedPoint]:
-    fields = frozenset({"scheme", "profile", "value_range", "max_contributors"})
-    _same_fields(section, fields, "encryption")
-    chosen = profile(_text(section, "profile"))
-    limit = _count(section, "max_contributors", sites, MAX_SITES)
-    value_range = section["value_range"]
-    if isinstance(value_range, bool) or not isinstance(value_range, int | float):
-        raise ConfigurationError(f"value_range={value_range!r} is not a number")
-    fixed = FixedPoint(float(value_range), chosen.value_bits(limit), limit)
-    fixed.check(chosen.field_bits)
-    return chosen, fixed
 
 
 def _privacy(section: Mapping[str, JSON]) -> PrivacyPlan | None:

@@ -13,13 +13,27 @@ from pydantic import (
     model_validator,
 )
 
+from fedsecure.update import JSON
+
 MAX_SITES = 93
+PLAIN_PROFILE, PRIVATE_PROFILE = "20", "20"
+"""The default without and with an epsilon claimed."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
 def _as_text(value: object) -> object:
     return str(value) if type(value) is int else value
+
+
+def default_threshold(sites: int, min_contributors: int) -> int:
+    """Return how many sites' shares open the masks of a round.
+
+    floor(2 n / 3) + 1 as in Bonawitz et al. (CCS 2017, section 6.2), so that an
+    aggregator that lies about who answered needs a third of the sites with it; at most
+    the contributors a round needs, for more could not be reached.
+    """
+    return min(2 * sites // 3 + 1, min_contributors)
 
 
 class Section(BaseModel):
@@ -130,14 +144,56 @@ class PrivacyConfig(Section):
 
 
 class EncryptionConfig(Section):
-    """How updates are hidden."""
+    """How updates are hidden; null: chosen from sites and privacy, see `document`."""
 
     scheme: Literal["bfv", "ckks", "insecure_plain"] = "bfv"
-    profile: Annotated[Literal["20", "12", "8", "wide"], BeforeValidator(_as_text)] = (
-        "20"  # a command line's 12 is a number
-    )
+    profile: Annotated[
+        Literal["20", "12", "8", "wide"] | None, BeforeValidator(_as_text)
+    ] = None  # a command line's 12 is a number
     value_range: Positive = 1.0
+    range_from: Literal["config", "aggregate"] | None = None
+    range_multiple: Positive = 4.0
+    rounding: Literal["nearest", "stochastic"] | None = None
+    error_feedback: bool | None = None
     max_contributors: Annotated[int, Field(ge=1, le=MAX_SITES)] = 16
+    downlink: Literal["auto", "sum", "seeds"] = "auto"
+    link_mbps: Positive = 100.0
+    masking: Literal["none", "pairwise"] | None = None
+    masking_threshold: Annotated[int, Field(ge=2, le=MAX_SITES)] | None = None
+    encrypt_layers: list[str] | None = None
+
+    def document(
+        self, sites: int, min_contributors: int, *, private: bool
+    ) -> dict[str, JSON]:
+        """Return the section of a run's plan: every open choice is made.
+
+        Masks from three sites on, for with two there is nothing to hide; narrow fields,
+        moving ranges and stochastic rounding only where no epsilon is claimed.
+        """
+        masking, threshold = self.masking, self.masking_threshold
+        if masking is None:
+            hidden = self.scheme != "insecure_plain"
+            able = sites >= 3 and min_contributors >= 2
+            masking = "pairwise" if hidden and able else "none"
+        if masking == "pairwise" and threshold is None:
+            threshold = default_threshold(sites, min_contributors)
+        plain = not private
+        feedback = plain if self.error_feedback is None else self.error_feedback
+        return {
+            "scheme": self.scheme,
+            "profile": self.profile or (PLAIN_PROFILE if plain else PRIVATE_PROFILE),
+            "value_range": self.value_range,
+            "range_from": self.range_from or ("aggregate" if plain else "config"),
+            "range_multiple": self.range_multiple,
+            "rounding": self.rounding or ("stochastic" if plain else "nearest"),
+            "error_feedback": feedback,
+            "max_contributors": self.max_contributors,
+            "downlink": self.downlink,
+            "link_mbps": self.link_mbps,
+            "masking": masking,
+            "masking_threshold": threshold or 0,
+            "encrypt_layers": list(self.encrypt_layers or []),
+        }
 
 
 class FederationConfig(Section):

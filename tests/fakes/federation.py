@@ -218,12 +218,14 @@ class Federation:
         rounds: int = 2,
         scheme: str = "insecure_plain",
         private: bool = True,
+        masked: bool = False,
         min_contributors: int | None = None,
         deadline: float = 60.0,
     ) -> None:
         self.clock = FakeClock()
         self.state = State(self.clock)
         self.private = private
+        self.masked = masked
         self.stores = [FlakyStore() for _ in range(3)]
         self.notes = Notes()
         self.tamper: Callable[[str, bytes], bytes | None] = lambda _, data: data
@@ -386,7 +388,16 @@ class Federation:
                 "scheme": scheme,
                 "profile": "20",
                 "value_range": 1.0,
+                "range_from": "config",
+                "range_multiple": 4.0,
+                "rounding": "nearest",
+                "error_feedback": False,
                 "max_contributors": 16,
+                "downlink": "seeds",
+                "link_mbps": 100.0,
+                "masking": "pairwise" if self.masked else "none",
+                "masking_threshold": 2 if self.masked else 0,
+                "encrypt_layers": [],
             },
         }
 

@@ -5,9 +5,10 @@ from copy import deepcopy
 
 import pytest
 
+from fedsecure.encryption import MAX_SITES
 from fedsecure.errors import ConfigurationError, OverflowRisk
 from fedsecure.release import plan_digest
-from fedsecure.runplan import MAX_SITES, read_plan
+from fedsecure.runplan import read_plan
 from fedsecure.trainer import JSON
 from tests.fakes.federation import Federation
 
@@ -109,14 +110,14 @@ def test_encryption_out_of_bounds_is_refused(
         read_plan(document)
 
 
-def test_sum_that_would_not_fit_its_field_is_refused(document: dict[str, JSON]) -> None:
-    section = document["encryption"]
+def test_sum_that_would_not_fit_its_field_is_refused(plain: dict[str, JSON]) -> None:
+    section = plain["encryption"]
     assert isinstance(section, dict)
     section["profile"], section["max_contributors"] = "8", 93
-    assert read_plan(document).fixed.bits == 5
+    assert read_plan(plain).fixed.bits == 5
     section["max_contributors"] = MAX_SITES + 40
     with pytest.raises((ConfigurationError, OverflowRisk)):
-        read_plan(document)
+        read_plan(plain)
 
 
 def test_more_than_93_sites_are_refused(document: dict[str, JSON]) -> None:

@@ -1,15 +1,142 @@
-"""Floats as bounded integers and back (ENCRYPTION.md section 6)."""
+"""Floats as bounded integers and back (ENCRYPTION.md section 6).
 
+Both directions work on slices: `start` says where a chunk begins in the whole vector,
+so a loop over chunks makes the integers that one call over everything makes.
+"""
+
+import json
 import math
-from dataclasses import dataclass
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedsecure.errors import ConfigurationError, NotFinite, OverflowRisk
-from fedsecure.update import IntVector, Vector
+from fedsecure.errors import (
+    ConfigurationError,
+    NotFinite,
+    OverflowRisk,
+    VerificationError,
+)
+from fedsecure.update import JSON, IntVector, Layout, Vector
 
 # Work in chunks keeps temporaries small, and in the processor's cache.
 _CHUNK_VALUES = 1 << 16
+FLOOR = 2.0**-20
+"""Smallest range of a tensor, as a share of the configured one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Largest absolute value by tensor, agreed before the round.
+
+    Never a site's own maximum: that would tell what the site holds, and sites with
+    different scales could not be summed.
+
+    Attributes
+    ----------
+    rest : float
+        Range of what lies behind the last tensor named here: of the weight element,
+        and of everything where one range serves all.
+    ends : tuple of int
+        Where each tensor ends in the flat vector, exclusive; rising.
+    bounds : tuple of float
+        Each tensor's range; positive and finite.
+    """
+
+    rest: float
+    ends: tuple[int, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a range that is not positive and finite, and ends that do not rise."""
+        for bound in (self.rest, *self.bounds):
+            if not (math.isfinite(bound) and bound > 0):
+                raise ConfigurationError(
+                    f"encryption.value_range={bound}, must be positive and finite"
+                )
+        rising = all(a < b for a, b in zip((0, *self.ends), self.ends, strict=False))
+        if len(self.ends) != len(self.bounds) or not rising:
+            raise ConfigurationError(
+                f"{len(self.bounds)} ranges for {len(self.ends)} tensors, must be one "
+                "each, for tensors that hold a value"
+            )
+
+    @classmethod
+    def uniform(cls, value_range: float) -> "Ranges":
+        """Return one range for everything."""
+        return cls(value_range)
+
+    @classmethod
+    def from_aggregate(
+        cls,
+        layout: Layout,
+        last_step: Vector,
+        multiple: float,
+        floor: float,
+        cap: float,
+    ) -> "Ranges":
+        """Return ranges from what all sites know: the last opened sum.
+
+        A tensor's range is `multiple` times the largest absolute value of its last
+        step, rounded up to a power of two, at least `floor`, at most `cap`; `cap` where
+        that step was zero. All sites get the same bits: their models are equal to the
+        bit, a subtraction and a product are rounded the same everywhere (IEEE 754), and
+        a maximum takes no sum, whose order differs between processors; a 2-norm would.
+        The power of two is that of the exponent, so it is exact, and a range stays the
+        same from round to round until a step has doubled or halved.
+
+        Parameters
+        ----------
+        last_step : Vector
+            Model after the last release less the model before it; shape
+            (layout.num_parameters,).
+        multiple : float
+            At least 1: with less, a sum at the range would narrow the next range.
+
+        Raises
+        ------
+        NotFinite
+            The step holds NaN or Inf.
+        ConfigurationError
+            It has another length, or multiple, floor and cap are out of order.
+        """
+        if last_step.shape != (layout.num_parameters,):
+            raise ConfigurationError(
+                f"last step has shape {last_step.shape}, the layout wants "
+                f"({layout.num_parameters},)"
+            )
+        if not (1 <= multiple < math.inf and 0 < floor <= cap < math.inf):
+            raise ConfigurationError(
+                f"encryption.range_multiple={multiple}, must be at least 1; floor "
+                f"{floor} must be positive and at most value_range={cap}"
+            )
+        ends: list[int] = []
+        bounds: list[float] = []
+        for shape in layout.shapes:
+            start = ends[-1] if ends else 0
+            ends.append(start + math.prod(shape))
+            largest = _largest(last_step[start : ends[-1]])
+            bounds.append(_stepped(multiple * largest, floor, cap))
+        return cls(cap, tuple(ends), tuple(bounds))
+
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, float]]:
+        """Yield (start, stop, range) of the stretches of one range within a slice."""
+        index = bisect_right(self.ends, start)
+        while start < stop:
+            last = index >= len(self.ends)
+            end = stop if last else min(stop, self.ends[index])
+            yield start, end, self.rest if last else self.bounds[index]
+            start, index = end, index + 1
+
+    def document(self) -> dict[str, JSON]:
+        """Return the ranges as plain JSON values."""
+        return {
+            "rest": self.rest,
+            "ends": list(self.ends),
+            "bounds": list(self.bounds),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +159,52 @@ class FixedPoint:
         Of one integer, sign included.
     max_contributors : int
         Summands the field must hold.
+    ranges : Ranges or None
+        The round's ranges by tensor; None: `clip` for everything.
     """
 
     clip: float
     bits: int
     max_contributors: int
+    ranges: Ranges | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a range that is not positive and finite."""
-        if not (math.isfinite(self.clip) and self.clip > 0):
+        """Refuse a range that is not positive and finite, or is above `clip`."""
+        Ranges.uniform(self.clip)
+        if self.ranges is None:
+            return
+        if self.ranges.rest != self.clip or max(self.ranges.bounds, default=0.0) > (
+            self.clip
+        ):
             raise ConfigurationError(
-                f"encryption.value_range={self.clip}, must be positive and finite"
+                f"ranges of a round end with {self.ranges.rest} and reach "
+                f"{max(self.ranges.bounds, default=0.0)}; the plan's value_range is "
+                f"{self.clip}"
             )
 
     @property
+    def steps(self) -> int:
+        """Largest integer of one site: steps from zero to the range."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
     def scale(self) -> float:
-        """Steps a unit."""
-        return ((1 << (self.bits - 1)) - 1) / self.clip
+        """Steps a unit, where the range is `clip`."""
+        return self.scale_of(self.clip)
+
+    def scale_of(self, bound: float) -> float:
+        """Return steps a unit for a range."""
+        return self.steps / bound
+
+    def within(self, ranges: Ranges) -> "FixedPoint":
+        """Return the same with a round's ranges.
+
+        Raises
+        ------
+        ConfigurationError
+            One of them is above `clip`, or the weight's is not `clip`.
+        """
+        return replace(self, ranges=ranges)
 
     def check(self, field_bits: int) -> None:
         """Return only if the full sum fits its field; arithmetic, not measurement.
@@ -58,7 +214,7 @@ class FixedPoint:
         OverflowRisk
             It would not.
         """
-        largest = self.max_contributors * ((1 << (self.bits - 1)) - 1)
+        largest = self.max_contributors * self.steps
         bound = 2 ** (field_bits - 1) - 1
         if largest > bound:
             raise OverflowRisk(
@@ -66,8 +222,23 @@ class FixedPoint:
                 f"a field of {field_bits} bits holds {bound}"
             )
 
-    def quantize(self, values: Vector) -> Quantized:
-        """Round to the nearest step; values beyond the range are cut and counted.
+    def quantize(
+        self, values: Vector, start: int = 0, rng: np.random.Generator | None = None
+    ) -> Quantized:
+        """Round to a step; values beyond the range are cut and counted.
+
+        Parameters
+        ----------
+        values : Vector
+            The whole vector, or a slice of it.
+        start : int
+            Where the slice begins in the whole.
+        rng : Generator or None
+            None: to the nearest step, ties to even, the same integers every time.
+            Otherwise up or down by chance so that the expected value is the value
+            (unbiased). No claim of privacy rests on this chance: it is used with
+            privacy off only, what it hides is below one step, and a site that drew it
+            badly would lose accuracy and reveal nothing that the sum does not.
 
         Raises
         ------
@@ -76,16 +247,104 @@ class FixedPoint:
         """
         out = np.empty(len(values), dtype=np.int64)
         saturated = 0
-        for start in range(0, len(values), _CHUNK_VALUES):
-            part = values[start : start + _CHUNK_VALUES]
+        for low, high, bound in self._pieces(start, len(values)):
+            part = values[low:high]
             if not np.isfinite(part).all():
                 raise NotFinite("an update with NaN or Inf is not encoded")
-            cut = np.clip(part, -self.clip, self.clip)
+            cut = np.clip(part, -bound, bound)
             saturated += int(np.count_nonzero(cut != part))
-            cut *= self.scale
-            out[start : start + _CHUNK_VALUES] = np.rint(cut, out=cut)
+            cut *= self.scale_of(bound)
+            if rng is None:
+                out[low:high] = np.rint(cut, out=cut)
+            else:
+                out[low:high] = _by_chance(cut, rng, self.steps)
         return Quantized(out, saturated)
 
-    def dequantize(self, total: IntVector) -> Vector:
+    def dequantize(self, total: IntVector, start: int = 0) -> Vector:
         """Return the sum that integers stand for, float64."""
-        return total / self.scale
+        out = np.empty(len(total), dtype=np.float64)
+        for low, high, bound in self._pieces(start, len(total)):
+            np.divide(total[low:high], self.scale_of(bound), out=out[low:high])
+        return out
+
+    def residual(self, values: Vector, sent: IntVector, start: int = 0) -> Vector:
+        """Return what `sent` does not say of `values`, at most one range each way.
+
+        What was cut by saturation is in it too, and is bounded: a value that lies
+        beyond its range in every round would otherwise pile up without end, and be
+        paid out long after the model has moved on (as an integrator winds up).
+        """
+        left = values - self.dequantize(sent, start)
+        for low, high, bound in self._pieces(start, len(left)):
+            np.clip(left[low:high], -bound, bound, out=left[low:high])
+        return left
+
+    def share(self, weight: float) -> float:
+        """Return a weight in (0, 1] as a whole number of steps, at least one.
+
+        A site multiplies by this value and sends it too, so the division by the summed
+        weights is exact: rounding the weight after the product would scale the mean.
+        """
+        return max(1, round(weight * self.steps)) / self.steps
+
+    def _pieces(self, start: int, count: int) -> Iterator[tuple[int, int, float]]:
+        """Yield (low, high, range) within a slice, in chunks; both from its start."""
+        ranges = self.ranges or Ranges.uniform(self.clip)
+        for first, stop, bound in ranges.pieces(start, start + count):
+            for low in range(first - start, stop - start, _CHUNK_VALUES):
+                yield low, min(low + _CHUNK_VALUES, stop - start), bound
+
+
+def read_ranges(data: bytes) -> Ranges:
+    """Return the ranges that JSON bytes describe.
+
+    Raises
+    ------
+    VerificationError
+        Not what `Ranges.document` writes.
+    """
+    try:
+        row = json.loads(data)
+        ends = tuple(int(end) for end in row["ends"])
+        bounds = tuple(float(bound) for bound in row["bounds"])
+        return Ranges(float(row["rest"]), ends, bounds)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+        ConfigurationError,
+    ) as bad:
+        raise VerificationError("ranges are not {rest, ends, bounds}") from bad
+
+
+def _largest(values: Vector) -> float:
+    largest = float(max(values.max(), -values.min()))
+    if not math.isfinite(largest):
+        raise NotFinite("the last step holds NaN or Inf: no range can follow from it")
+    return largest
+
+
+def _stepped(wanted: float, floor: float, cap: float) -> float:
+    """Return the power of two at or above `wanted`, within floor and cap."""
+    if wanted == 0 or wanted >= cap:
+        return cap
+    fraction, exponent = math.frexp(wanted)
+    exponent -= fraction == 0.5  # a power of two itself; frexp and ldexp are exact
+    if exponent >= sys.float_info.max_exp:
+        return cap
+    return min(cap, max(floor, math.ldexp(1.0, exponent)))
+
+
+def _by_chance(scaled: Vector, rng: np.random.Generator, steps: int) -> Vector:
+    """Return each value rounded up with the probability of its fraction.
+
+    Compared, not added: a whole number plus a chance below 1 can round up to the next
+    one in floating point. For the same reason a value at its range can lie a hair above
+    the last step here, and is cut again, or it would leave its field.
+    """
+    np.clip(scaled, -steps, steps, out=scaled)
+    down = np.floor(scaled)
+    down += rng.random(len(scaled)) < scaled - down
+    return down

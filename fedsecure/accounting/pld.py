@@ -15,11 +15,10 @@ from dp_accounting import (
 )
 from dp_accounting.pld import PLDAccountant
 
-from fedsecure.accounting import PrivacyEvent, Relation
+from fedsecure.accounting import DISCRETE, PrivacyEvent, Relation, Search
 from fedsecure.errors import ConfigurationError
 
 GRID = 1e-4
-_KIND = "poisson_gaussian"
 
 
 class _Pld:
@@ -31,14 +30,11 @@ class _Pld:
         self._inner = PLDAccountant(NeighboringRelation[relation.name], GRID)
 
     def supports(self, event: PrivacyEvent) -> bool:
-        """Return whether this is a Poisson-sampled Gaussian with sane numbers."""
-        return (
-            event.kind == _KIND
-            and math.isfinite(event.noise_multiplier)
-            and event.noise_multiplier > 0
-            and 0 < event.sample_rate <= 1
-            and event.steps >= 1
-        )
+        """Return whether this is a Poisson-sampled continuous Gaussian.
+
+        The discrete one is refused: see `PrivacyEvent.nominal` for what may be shown.
+        """
+        return event.is_gaussian()
 
     def compose(self, event: PrivacyEvent) -> None:
         """Add one event.
@@ -49,11 +45,26 @@ class _Pld:
             If the event is not supported; nothing was added.
         """
         if not self.supports(event):
-            raise ConfigurationError(f"accounting=pld does not know {event}; refused")
+            raise ConfigurationError(
+                f"accounting=pld does not know {event}; {_advice(event)}"
+            )
         step = PoissonSampledDpEvent(
             event.sample_rate, GaussianDpEvent(event.noise_multiplier)
         )
         self._inner.compose(SelfComposedDpEvent(step, event.steps))
+
+    def compose_search(self, search: Search) -> None:
+        """Refuse: what a search costs is proven for Renyi divergences only.
+
+        Raises
+        ------
+        ConfigurationError
+            Always.
+        """
+        raise ConfigurationError(
+            f"accounting=pld has no bound for a search over {len(search.run)} events; "
+            "use accounting=rdp"
+        )
 
     def epsilon(self, delta: float) -> float:
         """Return an upper bound on epsilon at `delta` for all events composed.
@@ -74,6 +85,15 @@ class _Pld:
         if math.isnan(epsilon):
             raise ConfigurationError("accounting=pld returned NaN; raise the noise")
         return epsilon
+
+
+def _advice(event: PrivacyEvent) -> str:
+    if event.kind == DISCRETE:
+        return (
+            "it is no proven bound for discrete noise: use accounting=rdp, and show "
+            "the pld of its nominal() beside it"
+        )
+    return "refused"
 
 
 def create(relation: Relation) -> _Pld:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedsecure.accounting import PrivacyEvent, Relation
+from fedsecure.accounting import PrivacyEvent, Relation, grouped
 from fedsecure.errors import (
     BudgetExhausted,
     ConfigurationError,
@@ -259,15 +259,15 @@ class Budget:
         self, events: Sequence[PrivacyEvent], delta: float, *, enough: float
     ) -> float:
         """Return the first guard's epsilon that is `enough` or less, or the least."""
-        relation, grouped = self._ceiling.relation, _grouped(events)
+        relation, merged = self._ceiling.relation, grouped(events)
         values: list[float] = []
         for factory in self._guards:
             accountant = factory(relation)
-            if not all(accountant.supports(event) for event in grouped):
+            if not all(accountant.supports(event) for event in merged):
                 continue
-            for event in grouped:
+            for event in merged:
                 accountant.compose(event)
-            values.append(accountant.epsilon(delta) if grouped else 0.0)
+            values.append(accountant.epsilon(delta) if merged else 0.0)
             if values[-1] <= enough:
                 break
         if not values:
@@ -354,15 +354,6 @@ class Budget:
                 self._states[seq] = State.COMMITTED if done else State.VOID
             case _:
                 raise ValueError("unknown budget action")
-
-
-def _grouped(events: Sequence[PrivacyEvent]) -> list[PrivacyEvent]:
-    """Merge equal events: composition does not depend on the order, its cost does."""
-    steps: dict[tuple[str, float, float], int] = {}
-    for event in events:
-        key = (event.kind, event.noise_multiplier, event.sample_rate)
-        steps[key] = steps.get(key, 0) + event.steps
-    return [PrivacyEvent(*key, count) for key, count in sorted(steps.items())]
 
 
 def _reservation(record: Record) -> Reservation:

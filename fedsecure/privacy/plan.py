@@ -163,13 +163,18 @@ def check_delta(delta: float, rows: int) -> None:
 
 
 def event_document(event: PrivacyEvent) -> dict[str, JSON]:
-    """Return an event as a ledger keeps it."""
-    return {
+    """Return an event as a ledger keeps it; a discrete one has three fields more."""
+    document: dict[str, JSON] = {
         "type": event.kind,
         "noise_multiplier": event.noise_multiplier,
         "sample_rate": event.sample_rate,
         "steps": event.steps,
     }
+    if event.counted_shares or event.share_sigma or event.dimension:
+        document["counted_shares"] = event.counted_shares
+        document["share_sigma"] = event.share_sigma
+        document["dimension"] = event.dimension
+    return document
 
 
 def read_event(document: Mapping[str, JSON]) -> PrivacyEvent:
@@ -187,6 +192,7 @@ def read_event(document: Mapping[str, JSON]) -> PrivacyEvent:
         _number(document, "noise_multiplier"),
         _number(document, "sample_rate"),
         _count(document, "steps"),
+        *_lattice(document),
     )
 
 
@@ -312,6 +318,17 @@ def _count(document: Mapping[str, JSON], name: str) -> int:
     if not value.is_integer():  # NaN and infinities are no integers either
         raise ConfigurationError(f"privacy: {name}={value} is not a whole number")
     return int(value)
+
+
+def _lattice(document: Mapping[str, JSON]) -> tuple[int, float, int]:
+    """Return what only a discrete event has; lines from before it have none of it."""
+    if "counted_shares" not in document:
+        return 0, 0.0, 0
+    return (
+        _count(document, "counted_shares"),
+        _number(document, "share_sigma"),
+        _count(document, "dimension"),
+    )
 
 
 def _mode(value: JSON) -> Mode:

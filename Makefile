@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 SLOW := integration or chaos or fuzz or reproduction or gpu or ray
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test check format contract simulation integration fuzz gpu bench docs lock clean
+.PHONY: help install servers demo test check format contract simulation integration fuzz gpu bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -19,15 +19,24 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 needed: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what constraints.txt pins into .venv (once; a few minutes)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site,data,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site,data,postgresql,etcd,dev]'
 	@touch $@
 
-install: $(INSTALLED) ## make .venv with everything that is pinned
+# The engines' own servers, for their tests: as root, where apt is; else the tests skip.
+servers: $(INSTALLED) ## Debian's servers that tests/servers.txt names
+	@missing=$$(grep -v '^#' tests/servers.txt | while read -r name program; do compgen -G "$$program" > /dev/null || printf '%s ' "$$name"; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then echo "not installed: $$missing(their tests skip)"; exit 0; fi; \
+	echo "installing $$missing"; export DEBIAN_FRONTEND=noninteractive; \
+	{ apt-get install -yqq --no-install-recommends $$missing || { apt-get update -qq && apt-get install -yqq --no-install-recommends $$missing; }; } > .venv/servers.txt 2>&1 \
+	|| echo "could not install $$missing(.venv/servers.txt says why); their tests skip"
+
+install: $(INSTALLED) servers ## make .venv with everything that is pinned
 
 demo: $(INSTALLED) ## a federation of real processes that loses its leader and finishes
 	@$(BIN)/fedsecure demo
 
-test: $(INSTALLED) ## all checks, as CI runs them
+test: $(INSTALLED) servers ## all checks, as CI runs them
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
@@ -46,13 +55,13 @@ format: $(INSTALLED) ## lay the code out
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-contract: $(INSTALLED) ## one suite per socket, over every plug
+contract: $(INSTALLED) servers ## one suite per socket, over every plug
 	@$(BIN)/pytest -q tests/contract
 
 simulation: $(INSTALLED) ## crashes after every durable step, in memory
 	@$(BIN)/pytest -q tests/simulation
 
-integration: $(INSTALLED) ## real processes on loopback, SIGKILL and SIGSTOP
+integration: $(INSTALLED) servers ## real processes on loopback, SIGKILL and SIGSTOP
 	@$(BIN)/pytest -q -p no:randomly -m integration
 
 fuzz: $(INSTALLED) ## every property test, long and with new examples each time

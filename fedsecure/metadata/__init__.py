@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from fedsecure.envelope import canonical
+from fedsecure.errors import Conflict, StorageError
+
+MAX_DETAIL_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -148,3 +153,32 @@ class Engine:
 
     leases: LeaseBoard
     journal: Journal
+
+
+def release_entry(head: Head) -> JournalEntry:
+    """Return the RELEASE entry that `Journal.advance` writes with a head."""
+    detail = canonical({"manifest": head.manifest.hex(), "sequence": head.sequence})
+    operation = f"release-{head.run}-{head.round}-{head.manifest.hex()}"
+    return JournalEntry(head.run, head.round, Step.RELEASE, "", operation, detail)
+
+
+def distinct(entries: Sequence[JournalEntry]) -> list[JournalEntry]:
+    """Return the entries of one append in order, exact repeats left out.
+
+    Raises
+    ------
+    Conflict
+        Two entries are one step, or one operation is two entries.
+    StorageError
+        A detail is larger than 1 MiB.
+    """
+    kept = list(dict.fromkeys(entries))
+    places = {(e.run, e.round, e.step, e.site) for e in kept}
+    if len(places) < len(kept) or len({e.operation for e in kept}) < len(kept):
+        raise Conflict("two entries of one append are the same step or operation")
+    largest = max((len(e.detail) for e in kept), default=0)
+    if largest > MAX_DETAIL_BYTES:
+        raise StorageError(
+            f"journal detail of {largest} bytes, at most {MAX_DETAIL_BYTES}"
+        )
+    return kept

@@ -1,7 +1,8 @@
 """What every engine promises, asked of every plug of the socket and of the fake."""
 
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fedsecure.errors import Conflict, StaleTerm
 from fedsecure.metadata import Engine, Head, JournalEntry, Step
 from tests.fakes import metadata as fake
 from tests.fakes.clock import FakeClock
+from tests.fakes.servers import Postgresql, no_postgresql, postgresql
 
 OPEN = JournalEntry("run", 1, Step.OPEN, "", "op-open", b'{"deadline":1}')
 UPDATE = JournalEntry("run", 1, Step.UPDATE, "site-1", "op-update", b"{}")
@@ -19,16 +21,38 @@ HEAD = Head("run", 1, 1, b"m" * 32, 1)
 NEXT = Head("run", 2, 2, b"n" * 32, 1)
 
 
-@pytest.fixture(params=[*registry.names("metadata"), "fake"])
+NEEDS_A_SERVER = {"postgresql": no_postgresql}
+PLUGS = [
+    pytest.param(name, marks=[pytest.mark.integration] * (name in NEEDS_A_SERVER))
+    for name in registry.names("metadata")
+]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Postgresql]:
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=[*PLUGS, "fake"])
 def member(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Engine]:
     """Return a function that gives each caller its own view of one engine."""
-    if request.param == "fake":
+    name = request.param
+    if name == "fake":
         state = fake.State(FakeClock())
         return lambda: fake.engine(state)
-    create = registry.load("metadata", request.param).create
+    reason = NEEDS_A_SERVER[name]() if name in NEEDS_A_SERVER else ""
+    if reason:
+        pytest.skip(reason)
+    settings: dict[str, object] = {"path": tmp_path / "lease"}
+    if name == "postgresql":
+        server = request.getfixturevalue("postgresql_server")
+        schema = f"s{uuid.uuid4().hex}"
+        settings = {"url": server.url, "schema": schema, "timeout": 10}
+    create = registry.load("metadata", name).create
 
     def made() -> Engine:
-        engine: Engine = create({"path": tmp_path / "lease"})
+        engine: Engine = create(settings)
         return engine
 
     return made

@@ -1,0 +1,201 @@
+"""Real servers on loopback: each owns its ports and its folder and is ended by pid."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+
+START_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """One server process; SIGSTOP and SIGKILL reach its children too."""
+
+    def __init__(self, command: list[str], log: Path, *, user: str = "") -> None:
+        if user and os.geteuid() == 0:
+            ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+            command = ["setpriv", *ids, *command]
+        with log.open("ab") as out:
+            self._child = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            )
+        self.log = log
+
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def pids(self) -> list[int]:
+        """Return the process and its children."""
+        pid = self._child.pid
+        found = [pid]
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+            found += [int(child) for child in children.split()]
+        return found
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        self._child.wait()
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it in good order; with force after ten seconds."""
+        self.resume()
+        self._child.send_signal(how)
+        try:
+            self._child.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def until(ready: Callable[[], bool], process: Process) -> None:
+    """Wait until a server answers."""
+    ends = time.monotonic() + START_SECONDS
+    while not ready():
+        if not process.alive() or time.monotonic() > ends:
+            raise RuntimeError(process.log.read_text(errors="replace")[-2000:])
+        time.sleep(0.02)
+
+
+# --- PostgreSQL -----------------------------------------------------------------------
+
+
+def postgresql_binaries() -> Path | None:
+    """Return the folder of the newest server's programs; they are not on PATH."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda path: int(path.parts[-3]),
+    )
+    if found:
+        return found[-1].parent
+    beside = shutil.which("initdb")
+    return None if beside is None else Path(beside).parent
+
+
+def no_postgresql() -> str:
+    """Return why no PostgreSQL server can be started; "" if it can."""
+    if postgresql_binaries() is None:
+        return "no PostgreSQL server: apt-get install postgresql"
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            return "as root, PostgreSQL needs setpriv"
+        try:
+            pwd.getpwnam("postgres")
+        except KeyError:
+            return "as root, PostgreSQL needs the user postgres"
+    return ""
+
+
+class Postgresql:
+    """One PostgreSQL server with its own data, on a port of loopback."""
+
+    def __init__(self, *options: str) -> None:
+        binaries = postgresql_binaries()
+        if binaries is None:
+            raise RuntimeError(no_postgresql())
+        self._binaries = binaries
+        self.folder = Path(tempfile.mkdtemp(prefix="fedsecure-postgresql-"))
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres", "postgres")
+        self.port = free_port()
+        self.options = options
+        self._run_once(
+            [
+                f"{binaries}/initdb",
+                f"--pgdata={self.folder}/data",
+                "--auth=trust",
+                "--username=fed",
+                "--encoding=UTF8",
+                "--no-locale",
+                "--no-sync",  # of the empty database only
+            ]
+        )
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://fed@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        given = [f"-c{option}" for option in self.options]
+        self.process = Process(
+            [
+                f"{self._binaries}/postgres",
+                f"-D{self.folder}/data",
+                f"-p{self.port}",
+                "-clisten_addresses=127.0.0.1",
+                f"-cunix_socket_directories={self.folder}",
+                *given,
+            ],
+            self.folder / "log",
+            user="postgres",
+        )
+        until(self._answers, self.process)
+
+    def stop(self) -> None:
+        """Stop as an operator would, who does not wait for sessions."""
+        self.process.end(signal.SIGINT)
+
+    def crash(self) -> None:
+        """Lose every process of the server at once."""
+        self.process.kill()
+
+    def run(self, statement: str) -> list[tuple[object, ...]]:
+        """Run one statement as the owner; return its rows."""
+        with psycopg.connect(self.url, autocommit=True) as session:
+            cursor = session.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run_once(self, command: list[str]) -> None:
+        process = Process(command, self.folder / "initdb.log", user="postgres")
+        if process._child.wait(60):
+            raise RuntimeError(process.log.read_text(errors="replace"))
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.Error:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def postgresql(*options: str) -> Iterator[Postgresql]:
+    """Yield a server that is ended afterwards."""
+    server = Postgresql(*options)
+    try:
+        yield server
+    finally:
+        server.close()

@@ -1,37 +1,38 @@
-"""Ciphertexts as residues modulo q, their sum, and their bytes; knows no key.
+"""Ciphertexts in memory and on the wire, a chunk of blocks at a time; knows no key.
 
 All schemes add residue by residue modulo q, so the server needs numpy and nothing else
-(ENCRYPTION.md sections 8 and 9). Residues are below 2**60: the low 60 bits of fifteen
-words carry fifteen of them, the words' spare four bits the sixteenth.
+(ENCRYPTION.md sections 8 and 9). The wire form is docs/wire-format.md.
 """
 
 import io
 import struct
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from fedsecure.errors import VerificationError
-
-Residues = NDArray[np.uint64]
-"""Shape (blocks, polynomials, N), uint64 below q."""
+from fedsecure.residues import (
+    MAX_MODULUS,
+    ByteSource,
+    Residues,
+    are_below,
+    pack,
+    packed_bytes,
+    unpack,
+)
 
 SEED_BYTES = 64
 KEY_ID_BYTES = 16
-MAX_MODULUS = 1 << 60
 MAX_BLOCKS = 1 << 20
 CHUNK_BLOCKS = 64
+"""Blocks that are worked on at once: 1.97 MB packed at N = 4096."""
 _MAGIC, _VERSION = b"FSHE", 1
 # magic, version, log2 N, polynomials, blocks, summands, seeds a block, q, key id
 _HEADER = struct.Struct("<4sHBBIHHQ16s")
-_LOW = np.uint64(MAX_MODULUS - 1)
-_NIBBLES = np.arange(15, dtype=np.uint64) * np.uint64(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Ciphertext:
-    """One update, or a sum of them, under encryption.
+    """One update, or a sum of them, under encryption; or a chunk of its blocks.
 
     Attributes
     ----------
@@ -53,88 +54,183 @@ class Ciphertext:
     seeds: tuple[bytes, ...]
     summands: int
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Blocks, polynomials that travel in full, and N."""
+        blocks, polynomials, slots = self.residues.shape
+        return blocks, polynomials, slots
 
-class RunningSum:
-    """The sum of updates as they arrive; memory flat in their number, seeds apart.
+    def chunks(self) -> Iterator["Ciphertext"]:
+        """Yield the same in chunks of 64 blocks; residues are views, not copies."""
+        for i in range(0, len(self.residues), CHUNK_BLOCKS):
+            part = slice(i * SEED_BYTES, (i + CHUNK_BLOCKS) * SEED_BYTES)
+            seeds = tuple(one[part] for one in self.seeds)
+            residues = self.residues[i : i + CHUNK_BLOCKS]
+            yield replace(self, residues=residues, seeds=seeds)
+
+    def check_residues(self) -> None:
+        """Return only if all residues are below q; VerificationError otherwise."""
+        if self.residues.max(initial=0) >= self.modulus:
+            raise VerificationError("ciphertext holds a residue not below q")
+
+
+def check_total(
+    total: Ciphertext, *, key_id: bytes, modulus: int, slots: int, max_summands: int
+) -> None:
+    """Return only if a scheme of these parameters may open `total`.
+
+    Raises
+    ------
+    VerificationError
+        Another key, modulus or N; more summands than are exact; neither both
+        polynomials nor one and a seed a block and summand; a residue >= q.
+    """
+    if total.key_id != key_id or total.modulus != modulus:
+        raise VerificationError("ciphertext is under another run key or modulus")
+    if total.residues.ndim != 3 or total.residues.shape[2] != slots:
+        raise VerificationError(f"ciphertext of shape {total.residues.shape}")
+    if not 1 <= total.summands <= max_summands:
+        raise VerificationError(
+            f"{total.summands} summands, exact for 1 to {max_summands}"
+        )
+    blocks, polynomials, _ = total.shape
+    carried = [len(one) for one in total.seeds]
+    seeded = polynomials == 1 and carried == [blocks * SEED_BYTES] * total.summands
+    if not seeded and (polynomials != 2 or carried):
+        raise VerificationError(
+            f"ciphertext of {polynomials} polynomials does not carry one seed a summand"
+        )
+    total.check_residues()
+
+
+class Wire:
+    """A ciphertext as its bytes: sizes and header checked, nothing unpacked before use.
 
     Parameters
     ----------
+    data : ByteSource
+        bytes, memoryview or mmap; kept, not copied.
     key_id : bytes
-        The run key all summands must be under.
+        The run key it must be under.
     max_summands : int
-        The headroom the fields were sized for.
+
+    Raises
+    ------
+    VerificationError
+        Wrong size, header, key or number of summands. Residues are `check_residues`'s.
     """
 
-    def __init__(self, key_id: bytes, *, max_summands: int) -> None:
-        self._key_id = key_id
-        self._max = max_summands
-        self._modulus = 0
-        self._sum: Residues | None = None
-        self._seeds: list[bytes] = []
-        self._seen: set[bytes] = set()
-        self._summands = 0
-
-    def check(self, summand: Ciphertext) -> None:
-        """Return only if `summand` may be added.
-
-        Raises
-        ------
-        VerificationError
-            Another key, modulus or shape, a residue >= q, a seed seen before, or more
-            summands than the fields have room for.
-        """
-        if summand.key_id != self._key_id:
+    def __init__(self, data: ByteSource, *, key_id: bytes, max_summands: int) -> None:
+        self._data = memoryview(data).cast("B")
+        size = len(self._data)
+        if size < _HEADER.size:
+            raise VerificationError(f"ciphertext of {size} bytes is too short")
+        magic, version, log_n, polynomials, blocks, summands, seeds, modulus, found = (
+            _HEADER.unpack_from(self._data)
+        )
+        if magic != _MAGIC or version != _VERSION:
+            raise VerificationError(f"not a ciphertext of version {_VERSION}")
+        _check_shape(log_n, polynomials, blocks, modulus)
+        if not 1 <= summands <= max_summands or seeds not in {0, summands}:
+            raise VerificationError(f"{summands} summands, 1 to {max_summands} allowed")
+        if found != key_id:
             raise VerificationError("ciphertext is under another run key")
-        if self._summands + summand.summands > self._max:
-            raise VerificationError(
-                f"{self._summands + summand.summands} summands, room for {self._max}"
+        self.key_id, self.modulus, self.summands = key_id, int(modulus), int(summands)
+        self.shape = (int(blocks), int(polynomials), 1 << log_n)
+        self._carried = int(seeds)
+        expected = wire_bytes(self.shape, seeds)
+        if size != expected:
+            raise VerificationError(f"ciphertext of {size} bytes, must be {expected}")
+
+    @property
+    def seeds(self) -> tuple[bytes, ...]:
+        """By summand: its seeds, 64 bytes a block."""
+        return self._seeds(0, self.shape[0])
+
+    def chunks(self) -> Iterator[Ciphertext]:
+        """Yield the ciphertext in chunks of 64 blocks, each unpacked when asked for."""
+        blocks, polynomials, slots = self.shape
+        for i, start, count in self._places():
+            part = min(CHUNK_BLOCKS, blocks - i)
+            residues = unpack(self._data, start, count)
+            yield Ciphertext(
+                self.key_id,
+                self.modulus,
+                residues.reshape(part, polynomials, slots),
+                self._seeds(i, part),
+                self.summands,
             )
-        if self._sum is not None:
-            theirs = (summand.modulus, summand.residues.shape, bool(summand.seeds))
-            ours = (self._modulus, self._sum.shape, bool(self._seeds))
-            if theirs != ours:
-                raise VerificationError(f"ciphertext is {theirs}, the sum is {ours}")
-        if summand.residues.max(initial=0) >= summand.modulus:
-            raise VerificationError("ciphertext holds a residue not below q")
-        fresh = _split_seeds(summand.seeds)
-        if len(set(fresh)) != len(fresh) or not self._seen.isdisjoint(fresh):
-            raise VerificationError("ciphertext repeats a seed")
 
-    def add(self, summand: Ciphertext) -> None:
-        """Add an update; see `check` for what is refused."""
-        self.check(summand)
-        if self._sum is None:
-            self._sum = summand.residues.copy()
-            self._modulus = summand.modulus
-        else:
-            _add_modulo(self._sum, summand.residues, summand.modulus)
-        self._seeds += summand.seeds
-        self._seen.update(_split_seeds(summand.seeds))
-        self._summands += summand.summands
+    def check_residues(self) -> None:
+        """Return only if all residues are below q; VerificationError otherwise."""
+        for _, start, count in self._places():
+            if not are_below(self.modulus, self._data, start, count):
+                raise VerificationError("ciphertext holds a residue not below q")
 
-    def total(self) -> Ciphertext:
-        """Return the sum.
+    def _places(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (first block, first byte, number of residues) of each chunk."""
+        blocks, polynomials, slots = self.shape
+        a_block = polynomials * slots
+        for i in range(0, blocks, CHUNK_BLOCKS):
+            start = _HEADER.size + packed_bytes(i * a_block)
+            yield i, start, min(CHUNK_BLOCKS, blocks - i) * a_block
 
-        Raises
-        ------
-        VerificationError
-            Nothing was added.
-        """
-        if self._sum is None:
-            raise VerificationError("the sum of no update")
-        seeds = tuple(self._seeds)
-        return Ciphertext(self._key_id, self._modulus, self._sum, seeds, self._summands)
+    def _seeds(self, first: int, count: int) -> tuple[bytes, ...]:
+        blocks = self.shape[0]
+        start = wire_bytes(self.shape, 0) + first * SEED_BYTES
+        places = range(start, start + self._carried * blocks * SEED_BYTES, blocks * 64)
+        return tuple(bytes(self._data[at : at + count * SEED_BYTES]) for at in places)
+
+
+def wire_bytes(shape: tuple[int, int, int], seeds: int) -> int:
+    """Return the size of the wire form of this shape with so many seeds a block."""
+    blocks, polynomials, slots = shape
+    packed = packed_bytes(blocks * polynomials * slots)
+    return _HEADER.size + packed + seeds * blocks * SEED_BYTES
+
+
+def announced_bytes(data: ByteSource) -> int:
+    """Return the size of the ciphertext that `data` begins with, by its header.
+
+    Raises
+    ------
+    VerificationError
+        Shorter than a header, or a shape out of bounds.
+    """
+    if len(data) < _HEADER.size:
+        raise VerificationError(f"ciphertext of {len(data)} bytes is too short")
+    _, _, log_n, polynomials, blocks, _, seeds, modulus, _ = _HEADER.unpack_from(data)
+    _check_shape(log_n, polynomials, blocks, modulus)
+    return wire_bytes((blocks, polynomials, 1 << log_n), seeds)
+
+
+def wire_chunks(header: bytes, chunks: Iterable[Ciphertext]) -> Iterator[bytes]:
+    """Yield the wire form of a ciphertext that comes in chunks, made one by one.
+
+    The header, the packed residues of each chunk, and at the end the seeds: only those
+    are kept meanwhile, 64 bytes a block and summand.
+    """
+    yield header
+    seeds: list[list[bytes]] = []
+    for chunk in chunks:
+        yield pack(chunk.residues)
+        seeds.append(list(chunk.seeds))
+    for by_summand in zip(*seeds, strict=True):
+        yield b"".join(by_summand)
+
+
+def to_chunks(value: Ciphertext) -> Iterator[bytes]:
+    """Yield the wire form of a ciphertext in chunks; `wire_bytes` is their size."""
+    yield form(value, len(value.residues))
+    for chunk in value.chunks():
+        yield pack(chunk.residues)
+    yield from value.seeds
 
 
 def to_bytes(value: Ciphertext) -> bytes:
     """Return the wire form: header, packed residues, seeds (docs/wire-format.md)."""
-    blocks, polynomials, slots = value.residues.shape
-    rows = value.residues.reshape(blocks * polynomials, slots)
     out = io.BytesIO()  # unlike a join, it holds the packed bytes once
-    out.write(form(value, blocks))
-    for i in range(0, len(rows), CHUNK_BLOCKS):
-        out.write(_pack(rows[i : i + CHUNK_BLOCKS]))
-    out.writelines(value.seeds)
+    out.writelines(to_chunks(value))
     return out.getvalue()
 
 
@@ -144,7 +240,7 @@ def form(sample: Ciphertext, blocks: int) -> bytes:
     Every update of a run begins with the same one: a site that names another form, and
     comes first, must not have the honest ones refused.
     """
-    _, polynomials, slots = sample.residues.shape
+    _, polynomials, slots = sample.shape
     return _HEADER.pack(
         _MAGIC,
         _VERSION,
@@ -158,44 +254,19 @@ def form(sample: Ciphertext, blocks: int) -> bytes:
     )
 
 
-def from_bytes(data: bytes, *, key_id: bytes, max_summands: int) -> Ciphertext:
-    """Read the wire form; sizes first.
-
-    Parameters
-    ----------
-    key_id : bytes
-        The run key it must be under.
-    max_summands : int
+def from_bytes(data: ByteSource, *, key_id: bytes, max_summands: int) -> Ciphertext:
+    """Read the wire form whole; what is large is read by `Wire`, in chunks.
 
     Raises
     ------
     VerificationError
         Wrong size, header, key or number of summands, or a residue >= q.
     """
-    if len(data) < _HEADER.size:
-        raise VerificationError(f"ciphertext of {len(data)} bytes is too short")
-    magic, version, log_n, polynomials, blocks, summands, seeds, modulus, found = (
-        _HEADER.unpack_from(data)
-    )
-    if magic != _MAGIC or version != _VERSION:
-        raise VerificationError(f"not a ciphertext of version {_VERSION}")
-    _check_shape(log_n, polynomials, blocks, modulus)
-    if not 1 <= summands <= max_summands or seeds not in {0, summands}:
-        raise VerificationError(f"{summands} summands, 1 to {max_summands} allowed")
-    if found != key_id:
-        raise VerificationError("ciphertext is under another run key")
-    slots, rows = 1 << log_n, blocks * polynomials
-    packed = rows * slots * 15 // 2
-    expected = _HEADER.size + packed + seeds * blocks * SEED_BYTES
-    if len(data) != expected:
-        raise VerificationError(f"ciphertext of {len(data)} bytes, must be {expected}")
-    residues = _unpack(data, _HEADER.size, rows, slots)
-    if residues.max(initial=0) >= modulus:
-        raise VerificationError("ciphertext holds a residue not below q")
-    start, step = _HEADER.size + packed, blocks * SEED_BYTES
-    each = tuple(data[start + i * step : start + (i + 1) * step] for i in range(seeds))
-    shaped = residues.reshape(blocks, polynomials, slots)
-    return Ciphertext(key_id, modulus, shaped, each, summands)
+    wire = Wire(data, key_id=key_id, max_summands=max_summands)
+    wire.check_residues()
+    start, shape = _HEADER.size, wire.shape
+    residues = unpack(data, start, shape[0] * shape[1] * shape[2]).reshape(shape)
+    return Ciphertext(key_id, wire.modulus, residues, wire.seeds, wire.summands)
 
 
 def _check_shape(log_n: int, polynomials: int, blocks: int, modulus: int) -> None:
@@ -205,38 +276,3 @@ def _check_shape(log_n: int, polynomials: int, blocks: int, modulus: int) -> Non
         )
     if not 1 <= blocks <= MAX_BLOCKS or not 2 <= modulus < MAX_MODULUS:
         raise VerificationError(f"ciphertext of {blocks} blocks modulo {modulus}")
-
-
-def _add_modulo(total: Residues, summand: Residues, modulus: int) -> None:
-    # Both terms are below 2**60, so uint64 never wraps. Chunks keep temporaries small.
-    q = np.uint64(modulus)
-    for i in range(0, len(total), CHUNK_BLOCKS):
-        part = total[i : i + CHUNK_BLOCKS]
-        part += summand[i : i + CHUNK_BLOCKS]
-        np.subtract(part, q, out=part, where=part >= q)
-
-
-def _split_seeds(seeds: tuple[bytes, ...]) -> list[bytes]:
-    joined = b"".join(seeds)
-    return [joined[i : i + SEED_BYTES] for i in range(0, len(joined), SEED_BYTES)]
-
-
-def _pack(rows: Residues) -> bytes:
-    groups = rows.reshape(-1, 16)
-    words = groups[:, :15].copy()
-    spare = (groups[:, 15:] >> _NIBBLES) & np.uint64(15)
-    words |= spare << np.uint64(60)
-    return words.astype("<u8", copy=False).tobytes()
-
-
-def _unpack(data: bytes, start: int, rows: int, slots: int) -> Residues:
-    out = np.empty((rows * slots // 16, 16), dtype=np.uint64)
-    words = np.frombuffer(data, dtype="<u8", count=len(out) * 15, offset=start)
-    grouped = words.reshape(-1, 15)
-    step = CHUNK_BLOCKS * slots // 16
-    for i in range(0, len(out), step):
-        part, target = grouped[i : i + step], out[i : i + step]
-        np.bitwise_and(part, _LOW, out=target[:, :15])
-        spare = (part >> np.uint64(60)) << _NIBBLES
-        target[:, 15] = np.bitwise_or.reduce(spare, axis=1)
-    return out.reshape(rows, slots)

@@ -213,10 +213,11 @@ class ClientRound:
         run, plan = admitted.run, admitted.run.plan
         update = _checked_update(admitted, result)
         self._gate.check_norm(plan, float(np.linalg.norm(update.delta)))
-        body, saturated = encrypt(run, admitted.round, update)
+        sealed = encrypt(run, admitted.round, update)
+        body = b"".join(sealed.chunks())
         header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
         if plan.metrics == "plain":
-            header["metrics"] = {**result.metrics, "saturated": saturated}
+            header["metrics"] = {**result.metrics, "saturated": sealed.saturated}
         answer = self._me.sign(Kind.UPDATE, run.scope(admitted.round), header, body)
         data = answer.to_bytes()
         run.shelf.keep_answer(admitted.round.number, data)

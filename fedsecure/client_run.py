@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from fedsecure import ciphertext, custody, parts, registry
+from fedsecure.downlink import SEEDS, downlink_form
 from fedsecure.envelope import Envelope, Kind, Scope, Verified, canonical, sign
 from fedsecure.errors import KeyMissing, PolicyRefused, VerificationError
 from fedsecure.he import Scheme, SecretKey
@@ -173,7 +174,7 @@ class ClientRuns:
             parameters = model.size
         else:
             parameters = parts.count(request.header, "parameters")
-        pieces.append(("form", _form(run, key, parameters)))
+        pieces.append(("form", update_form(run, key, parameters)))
         me, plan = self._me.site, run.plan.digest
         scope = Scope(request.scope.round, me, key.key_id, b"", plan)
         header: dict[str, JSON] = {"parts": parts.listing(pieces)}
@@ -259,9 +260,19 @@ class ClientRuns:
         run.shelf.keep_first_model(shape, model)
 
 
-def _form(run: ClientRun, key: SecretKey, parameters: int) -> bytes:
+def update_seeded(plan: RunPlan, parameters: int) -> bool:
+    """Return whether updates carry seeds; custodian and sites find the same."""
+    encryption = plan.encryption
+    chosen = downlink_form(
+        encryption.downlink, len(plan.sites), parameters, encryption.link_mbps
+    )
+    return chosen == SEEDS
+
+
+def update_form(run: ClientRun, key: SecretKey, parameters: int) -> bytes:
     """Return what every update of the run begins with, from a ciphertext of zeros."""
-    encryptor = run.scheme.encryptor(key)
+    seeded = update_seeded(run.plan, parameters)
+    encryptor = run.scheme.encryptor(key, seeded=seeded)
     sample = encryptor.encrypt(np.zeros((1, encryptor.slots), dtype=np.int64))
     count = parameters + (1 if run.plan.max_rows else 0)
     return ciphertext.form(sample, run.plan.profile.blocks(count, encryptor.slots))

@@ -1,81 +1,240 @@
 """An update under the run key, and back: weigh, quantise, pack, tag, encrypt, open.
 
 Everything here is linear in the integers, so the sum of what `encrypt` makes is what
-`open_sum` opens (ENCRYPTION sections 4 to 6). Nothing is kept and nothing is signed.
+`open_sum` opens (ENCRYPTION sections 4 to 6). Both go chunk by chunk, 64 blocks at a
+time: what is held beside the update is a chunk and the seeds. Nothing is signed here.
 """
+
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
 from fedsecure import ciphertext, custody
-from fedsecure.client_run import ClientRun
+from fedsecure.ciphertext import CHUNK_BLOCKS, Ciphertext, Wire
+from fedsecure.client_run import ClientRun, update_form, update_seeded
 from fedsecure.encoding import check_tags, pack, tags, unpack
 from fedsecure.errors import VerificationError
+from fedsecure.quantiser import FixedPoint
 from fedsecure.release import Release
+from fedsecure.residues import ByteSource
 from fedsecure.runplan import RunPlan
-from fedsecure.update import ModelUpdate, RoundId, Vector
+from fedsecure.update import IntVector, ModelUpdate, RoundId, Vector
+
+
+class Mask(Protocol):
+    """What is added to coefficients under the encryption, or taken off again."""
+
+    def add(self, blocks: IntVector, first_block: int) -> None:
+        """Add modulo 2**48, in place, to all slots, the tag's included.
+
+        Parameters
+        ----------
+        blocks : IntVector
+            Shape (blocks, slots), int64 in [0, 2**48).
+        first_block : int
+            Which block of the update the first one is.
+        """
+        ...
+
+
+class Encrypted:
+    """An update on its way to the wire: made while its chunks are drawn.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of all chunks together, known before the first.
+    saturated : int
+        Values cut to their range so far; of the whole update after the last chunk.
+    """
+
+    def __init__(self, update: "_Update", header: bytes) -> None:
+        self.size = ciphertext.announced_bytes(header)
+        self._update = update
+        self._chunks = ciphertext.wire_chunks(header, update.chunks())
+
+    @property
+    def saturated(self) -> int:
+        """Values cut to their range so far."""
+        return self._update.saturated
+
+    def chunks(self) -> Iterator[bytes]:
+        """Return the wire form, to be drawn once: header, packed residues, seeds.
+
+        Raises
+        ------
+        NotFinite
+            The update holds NaN or Inf; nothing drawn before is a whole ciphertext.
+        """
+        return self._chunks
+
+
+class _Update:
+    """The loop over chunks: quantise, pack, tag, mask, encrypt, forget."""
+
+    def __init__(
+        self,
+        run: ClientRun,
+        round_id: RoundId,
+        update: ModelUpdate,
+        fixed: FixedPoint,
+        rng: np.random.Generator | None,
+        feedback: Vector | None,
+        mask: Mask | None,
+    ) -> None:
+        self._run, self._round, self._update = run, round_id, update
+        self._fixed, self._rng = fixed, rng
+        self._feedback, self._mask = feedback, mask
+        self._weight = weight_of(run.plan, fixed, update.num_examples)
+        self.saturated = 0
+
+    def chunks(self) -> Iterator[Ciphertext]:
+        run, profile = self._run, self._run.plan.profile
+        seeded = update_seeded(run.plan, len(self._update.delta))
+        encryptor = run.scheme.encryptor(run.key, seeded=seeded)
+        tag_key = custody.tag_key(run.key)
+        step = CHUNK_BLOCKS * profile.a_block(encryptor.slots)
+        length = summed_values(run.plan, len(self._update.delta))
+        for turn, start in enumerate(range(0, length, step)):
+            integers = self._integers(start, min(start + step, length))
+            blocks, first = (
+                pack(integers, profile, encryptor.slots),
+                turn * CHUNK_BLOCKS,
+            )
+            blocks[:, -1] = tags(tag_key, self._round, run.site, len(blocks), first)
+            if self._mask is not None:
+                self._mask.add(blocks, first)
+            yield encryptor.encrypt(blocks)
+
+    def _integers(self, start: int, stop: int) -> IntVector:
+        values = self._update.delta[start:stop]
+        inside = slice(start, start + len(values))
+        if self._weight is not None:
+            values = values * self._weight
+        if self._feedback is not None:
+            values = values + self._feedback[inside]
+        if stop > inside.stop:
+            values = np.append(values, (self._weight or 0.0) * self._fixed.clip)
+        found = self._fixed.quantize(values, start, self._rng)
+        self.saturated += found.saturated
+        if self._feedback is not None:
+            left = self._fixed.residual(values, found.values, start)
+            self._feedback[inside] = left[: inside.stop - start]
+        return found.values
 
 
 def encrypt(
-    run: ClientRun, round_id: RoundId, update: ModelUpdate
-) -> tuple[bytes, int]:
-    """Return an update's ciphertext, and how many values were cut to the range.
+    run: ClientRun,
+    round_id: RoundId,
+    update: ModelUpdate,
+    *,
+    fixed: FixedPoint | None = None,
+    rng: np.random.Generator | None = None,
+    feedback: Vector | None = None,
+    mask: Mask | None = None,
+) -> Encrypted:
+    """Return an update's ciphertext, which is made while its chunks are drawn.
+
+    Parameters
+    ----------
+    fixed : FixedPoint, optional
+        With the round's ranges; by default the plan's.
+    rng : Generator, optional
+        For stochastic rounding; None: to the nearest step.
+    feedback : Vector, optional
+        What rounding took from earlier updates, shape of the delta: added, and replaced
+        in place by what this one's takes. Never with privacy on.
+    mask : Mask, optional
+        Under the encryption; None: none.
 
     Raises
     ------
-    NotFinite
-        The update holds NaN or Inf.
     KeyMissing
         The site has no run key yet.
+    VerificationError
+        `feedback` has another shape than the delta.
     """
-    plan = run.plan
-    values = weigh(plan, update.delta, update.num_examples)
-    quantized = plan.fixed.quantize(values)
-    encryptor = run.scheme.encryptor(run.key)
-    blocks = pack(quantized.values, plan.profile, encryptor.slots)
-    tag_key = custody.tag_key(run.key)
-    blocks[:, -1] = tags(tag_key, round_id, run.site, len(blocks))
-    return ciphertext.to_bytes(encryptor.encrypt(blocks)), quantized.saturated
+    if feedback is not None and feedback.shape != update.delta.shape:
+        raise VerificationError(
+            f"feedback of shape {feedback.shape}, the update's is {update.delta.shape}"
+        )
+    chosen = run.plan.fixed if fixed is None else fixed
+    loop = _Update(run, round_id, update, chosen, rng, feedback, mask)
+    return Encrypted(loop, update_form(run, run.key, len(update.delta)))
 
 
-def open_sum(run: ClientRun, release: Release, body: bytes, size: int) -> Vector:
+def open_sum(
+    run: ClientRun,
+    release: Release,
+    body: ByteSource,
+    size: int,
+    *,
+    fixed: FixedPoint | None = None,
+    unmask: Mask | None = None,
+) -> Vector:
     """Return the mean update that an encrypted sum stands for; shape (size,).
 
-    Raises
-    ------
-    VerificationError
-        Another key, or tags that are not those of exactly the participants.
-    """
-    plan = run.plan
-    total = ciphertext.from_bytes(
-        body, key_id=run.key.key_id, max_summands=plan.fixed.max_contributors
-    )
-    blocks = run.scheme.decryptor(run.key).decrypt(total)
-    tag_key = custody.tag_key(run.key)
-    check_tags(blocks[:, -1], tag_key, release.round, release.sites)
-    length = size + (1 if plan.max_rows else 0)
-    integers = unpack(blocks, plan.profile, length)
-    return unweigh(plan, plan.fixed.dequantize(integers), len(release.sites))
+    Nothing of it is returned before the tags of all blocks were right.
 
-
-def weigh(plan: RunPlan, delta: Vector, rows: int) -> Vector:
-    """Return what is summed: the delta, or rows/max_rows of it and the weight."""
-    if not plan.max_rows:
-        return delta
-    weight = min(rows, plan.max_rows) / plan.max_rows
-    return np.concatenate([delta * weight, [weight * plan.fixed.clip]])
-
-
-def unweigh(plan: RunPlan, total: Vector, contributors: int) -> Vector:
-    """Return the mean update that a sum stands for.
+    Parameters
+    ----------
+    fixed : FixedPoint, optional
+        With the round's ranges; by default the plan's.
+    unmask : Mask, optional
+        Adds the negative of what masks are left in the sum.
 
     Raises
     ------
     VerificationError
-        The sum of weights is not positive.
+        Another key or size, or tags that are not those of exactly the participants.
     """
+    plan, sites = run.plan, release.sites
+    chosen = plan.fixed if fixed is None else fixed
+    total = Wire(body, key_id=run.key.key_id, max_summands=chosen.max_contributors)
+    decryptor, tag_key = run.scheme.decryptor(run.key), custody.tag_key(run.key)
+    out = np.empty(summed_values(plan, size), dtype=np.float64)
+    first = at = 0
+    for chunk in total.chunks():
+        blocks = decryptor.decrypt(chunk)
+        slots = blocks.shape[1]
+        if total.shape[0] != plan.profile.blocks(len(out), slots):
+            raise VerificationError(
+                f"{total.shape[0]} blocks do not hold {len(out)} integers"
+            )
+        if unmask is not None:
+            unmask.add(blocks, first)
+        check_tags(blocks[:, -1], tag_key, release.round, sites, first)
+        count = min(len(blocks) * plan.profile.a_block(slots), len(out) - at)
+        integers = unpack(blocks, plan.profile, count)
+        out[at : at + count] = chosen.dequantize(integers, at)
+        first, at = first + len(blocks), at + count
+    return _mean(plan, chosen, out, len(sites))
+
+
+def summed_values(plan: RunPlan, parameters: int) -> int:
+    """Return how many values are summed: the parameters, and one weight if any.
+
+    The weight is the last one, behind all tensors.
+    """
+    return parameters + (1 if plan.max_rows else 0)
+
+
+def weight_of(plan: RunPlan, fixed: FixedPoint, rows: int) -> float | None:
+    """Return what an update is multiplied by, or None where all weigh the same."""
     if not plan.max_rows:
-        return total / contributors
-    weight = total[-1] / plan.fixed.clip
+        return None
+    return fixed.share(min(rows, plan.max_rows) / plan.max_rows)
+
+
+def _mean(plan: RunPlan, fixed: FixedPoint, total: Vector, contributors: int) -> Vector:
+    """Divide a sum in place: it may be as large as memory allows but once."""
+    if not plan.max_rows:
+        total /= contributors
+        return total
+    weight = total[-1] / fixed.clip
     if weight <= 0:
         raise VerificationError(f"the sum of weights is {weight}, must be positive")
-    return np.asarray(total[:-1] / weight)
+    mean: Vector = total[:-1]
+    mean /= weight
+    return mean

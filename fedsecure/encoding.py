@@ -61,9 +61,13 @@ class Profile:
             )
         return bits
 
+    def a_block(self, slots: int) -> int:
+        """Return how many integers a block holds; one slot is the tag's."""
+        return self.fields * (slots - 1)
+
     def blocks(self, count: int, slots: int) -> int:
-        """Return how many blocks `count` integers fill; one slot is the tag's."""
-        return max(1, math.ceil(count / (self.fields * (slots - 1))))
+        """Return how many blocks `count` integers fill."""
+        return max(1, math.ceil(count / self.a_block(slots)))
 
 
 _PROFILES = {
@@ -95,7 +99,7 @@ def pack(values: IntVector, chosen: Profile, slots: int) -> IntVector:
     The last slot of each block is zero: it is the tag's. Linear modulo 2**48, fields
     that overflow included.
     """
-    per_block = chosen.fields * (slots - 1)
+    per_block = chosen.a_block(slots)
     out = np.zeros((chosen.blocks(len(values), slots), slots), dtype=np.int64)
     for start in range(0, len(out), _CHUNK_BLOCKS):
         part = out[start : start + _CHUNK_BLOCKS, :-1]
@@ -133,8 +137,10 @@ def unpack(blocks: IntVector, chosen: Profile, count: int) -> IntVector:
     return out.reshape(-1)[:count]
 
 
-def tags(tag_key: bytes, round_id: RoundId, site: str, blocks: int) -> IntVector:
-    """Return the keyed tag of each block of one site's update, int64 in [0, 2**48).
+def tags(
+    tag_key: bytes, round_id: RoundId, site: str, blocks: int, first: int = 0
+) -> IntVector:
+    """Return the keyed tags of a site's blocks from `first` on, int64 in [0, 2**48).
 
     HMAC-SHA256 over run, round, site and block, first 6 bytes, little endian. The key
     comes from the run key: an aggregator cannot make the tag of a wrong set.
@@ -144,16 +150,25 @@ def tags(tag_key: bytes, round_id: RoundId, site: str, blocks: int) -> IntVector
         hmac.digest(
             tag_key, _TAG_LABEL + label + i.to_bytes(4, "little"), hashlib.sha256
         )
-        for i in range(blocks)
+        for i in range(first, first + blocks)
     )
     values = [int.from_bytes(tag[:TAG_BYTES], "little") for tag in made]
     return np.array(values, dtype=np.int64)
 
 
 def check_tags(
-    found: IntVector, tag_key: bytes, round_id: RoundId, sites: Iterable[str]
+    found: IntVector,
+    tag_key: bytes,
+    round_id: RoundId,
+    sites: Iterable[str],
+    first: int = 0,
 ) -> None:
     """Return only if an opened sum is of exactly these sites' updates.
+
+    Parameters
+    ----------
+    found : IntVector
+        The tags of all blocks, or of a chunk that begins with block `first`.
 
     Raises
     ------
@@ -163,7 +178,7 @@ def check_tags(
     """
     total = np.zeros(len(found), dtype=np.int64)
     for site in sites:
-        total = (total + tags(tag_key, round_id, site, len(found))) & _MASK
+        total = (total + tags(tag_key, round_id, site, len(found), first)) & _MASK
     wrong = np.flatnonzero(total != found)
     if wrong.size:
         raise VerificationError(

@@ -1,4 +1,4 @@
-"""SEAL's own bytes: a file in memory to move them, and the layout of two objects.
+"""SEAL's own bytes: a file in memory to move them, and the layout of three objects.
 
 The binding offers neither numbers without Python lists nor seeded ciphertexts in
 memory, so both are made and read here. The layout is no documented contract: it is
@@ -32,13 +32,15 @@ _PARMS_BYTES = 32
 # behind the parms id and the NTT flag: two polynomials of 4096 residues, one prime
 _PINNED_SHAPE = struct.pack("<QQQ", 2, SLOTS, 1)
 _SHAPE = slice(33, 57)
-# what stands before an array of 4096 residues, in ciphertexts and plaintexts alike
-_ARRAY_HEAD = struct.pack(
-    _HEAD.format + "Q",
-    *(_MAGIC, _HEAD.size, _MAJOR, _MINOR, 0, 0, _HEAD.size + 8 + POLYNOMIAL_BYTES),
-    SLOTS,
-)
+_ARRAY = 73  # where the array of residues begins with its own header
 _PLAIN_FRONT = 72  # parms id, count, scale, SEALHeader, count
+
+
+def _array_head(count: int) -> bytes:
+    """Return what stands before an array of numbers, wherever SEAL writes one."""
+    size = _HEAD.size + 8 + 8 * count
+    head = _HEAD.pack(_MAGIC, _HEAD.size, _MAJOR, _MINOR, 0, 0, size)
+    return head + struct.pack("<Q", count)
 
 
 class Savable(Protocol):
@@ -50,37 +52,80 @@ class Savable(Protocol):
 
 
 class MemoryFile:
-    """A file in memory for SEAL, which saves to and loads from paths only.
+    """Files in memory for SEAL, which saves to and loads from paths only.
 
-    A forked child makes a file of its own: with its parent's, one process would read
-    what another wrote.
+    One is written here and read by SEAL, the other the reverse, so that a frame of the
+    same size as the last one frees and takes no page. A forked child makes files of its
+    own: with its parent's, one process would read what another wrote.
     """
 
     def __init__(self) -> None:
         self._owner = 0
-        self._descriptor = -1
+        self._ours = self._seals = -1
 
     def saved(self, value: Savable) -> bytes:
         """Return what a SEAL object saves."""
-        value.save(self._emptied())
-        size = os.fstat(self._descriptor).st_size
-        data = os.pread(self._descriptor, size, 0)
-        os.ftruncate(self._descriptor, 0)
+        self._open()
+        os.ftruncate(self._seals, 0)
+        value.save(f"/proc/self/fd/{self._seals}")
+        size = os.fstat(self._seals).st_size
+        data = os.pread(self._seals, size, 0)
+        os.ftruncate(self._seals, 0)
         return data
 
-    def holding(self, data: bytes) -> str:
-        """Return a path under which SEAL reads `data`."""
-        path = self._emptied()
-        os.pwrite(self._descriptor, data, 0)
-        return path
+    def holding(self, data: bytes | bytearray) -> str:
+        """Return a path under which SEAL reads `data`, until the next call."""
+        self._open()
+        os.pwrite(self._ours, data, 0)
+        os.ftruncate(self._ours, len(data))
+        return f"/proc/self/fd/{self._ours}"
 
-    def _emptied(self) -> str:
-        if self._owner != os.getpid():
-            self._descriptor = os.memfd_create("fedsecure-seal", os.MFD_CLOEXEC)
-            weakref.finalize(self, os.close, self._descriptor)
-            self._owner = os.getpid()
-        os.ftruncate(self._descriptor, 0)
-        return f"/proc/self/fd/{self._descriptor}"
+    def _open(self) -> None:
+        if self._owner == os.getpid():
+            return
+        self._ours = os.memfd_create("fedsecure-to-seal", os.MFD_CLOEXEC)
+        self._seals = os.memfd_create("fedsecure-from-seal", os.MFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._ours)
+        weakref.finalize(self, os.close, self._seals)
+        self._owner = os.getpid()
+
+
+class Frame:
+    """Bytes for SEAL to load, made once: only its numbers and its seed change.
+
+    Parameters
+    ----------
+    front, back : bytes
+        What stands before the numbers, and between them and the seed.
+    count : int
+        How many numbers of 64 bits.
+    seed : int
+        Bytes of the seed; 0: none.
+
+    Attributes
+    ----------
+    numbers : array
+        The numbers within it, shape (count,).
+    """
+
+    def __init__(
+        self, front: bytes, count: int, back: bytes = b"", seed: int = 0
+    ) -> None:
+        size = _HEAD.size + len(front) + 8 * count + len(back) + seed
+        head = _HEAD.pack(_MAGIC, _HEAD.size, _MAJOR, _MINOR, 0, 0, size)
+        self._data = bytearray(head + front + bytes(8 * count) + back + bytes(seed))
+        self._seed = slice(size - seed, size)
+        self.numbers: NDArray[np.uint64] = np.frombuffer(
+            self._data, dtype="<u8", count=count, offset=len(head) + len(front)
+        )
+
+    def filled(
+        self, numbers: NDArray[np.generic] | int, seed: bytes = b""
+    ) -> bytearray:
+        """Return the frame's own bytes with these numbers and this seed."""
+        self.numbers[:] = numbers
+        self._data[self._seed] = seed
+        return self._data
 
 
 class SeededForm:
@@ -100,16 +145,10 @@ class SeededForm:
     def __init__(self, zero: bytes) -> None:
         body = _body(zero)
         start = _FRONT + POLYNOMIAL_BYTES
-        found = (body[_SHAPE], body[73:_FRONT], body[start : start + _BACK])
-        pinned = (_PINNED_SHAPE, _ARRAY_HEAD, _PINNED_BACK)
-        if len(body) != _BODY or found != pinned:
-            raise ConfigurationError(
-                "this tenseal writes ciphertexts in another layout than 0.3.18; "
-                "install tenseal==0.3.18"
-            )
-        size = _HEAD.size + _BODY
-        head = _HEAD.pack(_MAGIC, _HEAD.size, _MAJOR, _MINOR, 0, 0, size)
-        self._front = head + body[:_FRONT]
+        found = (body[_SHAPE], body[_ARRAY:_FRONT], body[start : start + _BACK])
+        pinned = (_PINNED_SHAPE, _array_head(SLOTS), _PINNED_BACK)
+        _same_layout(found == pinned and len(body) == _BODY)
+        self._front = body[:_FRONT]
 
     def read(self, saved: bytes, into: NDArray[np.uint64]) -> bytes:
         """Put the first polynomial of a seeded ciphertext `into`; return its seed.
@@ -123,17 +162,47 @@ class SeededForm:
         into[:] = np.frombuffer(body, dtype="<u8", count=SLOTS, offset=_FRONT)
         return body[-SEED_BYTES:]
 
-    def write(self, polynomial: bytes, seed: bytes) -> bytes:
+    def frame(self) -> Frame:
         """Return a ciphertext for SEAL to load, framed by this process's constants."""
-        return b"".join((self._front, polynomial, _PINNED_BACK, seed))
+        return Frame(self._front, SLOTS, _PINNED_BACK, SEED_BYTES)
 
 
-def write_plaintext(block: IntVector) -> bytes:
-    """Return 4096 coefficients as a plaintext for SEAL to load."""
+class PairForm:
+    """The layout of a ciphertext whose two polynomials are both written out.
+
+    Parameters
+    ----------
+    zero : bytes
+        Such a ciphertext as SEAL saved it, of the parameters in use.
+
+    Raises
+    ------
+    ConfigurationError
+        It has another layout than the one pinned here.
+    """
+
+    def __init__(self, zero: bytes) -> None:
+        body = _body(zero)
+        found = (body[_SHAPE], body[_ARRAY:_FRONT])
+        pinned = (_PINNED_SHAPE, _array_head(2 * SLOTS))
+        _same_layout(found == pinned and len(body) == _FRONT + 2 * POLYNOMIAL_BYTES)
+        self._front = body[:_FRONT]
+
+    def read(self, saved: bytes, into: NDArray[np.uint64]) -> None:
+        """Put both polynomials of a ciphertext `into`, shape (2, 4096)."""
+        body = _body(saved)
+        numbers = np.frombuffer(body, dtype="<u8", count=2 * SLOTS, offset=_FRONT)
+        into[:] = numbers.reshape(2, SLOTS)
+
+    def frame(self) -> Frame:
+        """Return a ciphertext for SEAL to load, framed by this process's constants."""
+        return Frame(self._front, 2 * SLOTS)
+
+
+def plaintext_frame() -> Frame:
+    """Return a plaintext of 4096 coefficients for SEAL to load."""
     front = struct.pack("<32sQd", bytes(_PARMS_BYTES), SLOTS, 1.0)
-    body = front + _ARRAY_HEAD + block.astype("<u8").tobytes()
-    size = _HEAD.size + len(body)
-    return _HEAD.pack(_MAGIC, _HEAD.size, _MAJOR, _MINOR, 0, 0, size) + body
+    return Frame(front + _array_head(SLOTS), SLOTS)
 
 
 def read_plaintext(saved: bytes, into: IntVector) -> None:
@@ -141,6 +210,14 @@ def read_plaintext(saved: bytes, into: IntVector) -> None:
     body = _body(saved)
     (count,) = struct.unpack_from("<Q", body, _PARMS_BYTES)
     into[:count] = np.frombuffer(body, dtype="<u8", count=count, offset=_PLAIN_FRONT)
+
+
+def _same_layout(same: bool) -> None:
+    if not same:
+        raise ConfigurationError(
+            "this tenseal writes ciphertexts in another layout than 0.3.18; "
+            "install tenseal==0.3.18"
+        )
 
 
 def _body(saved: bytes) -> bytes:
@@ -152,4 +229,5 @@ def _body(saved: bytes) -> bytes:
         )
     if mode == 0:
         return saved[_HEAD.size :]
-    return zstandard.ZstdDecompressor().decompressobj().decompress(saved[_HEAD.size :])
+    inflated = zstandard.ZstdDecompressor().decompressobj()
+    return inflated.decompress(memoryview(saved)[_HEAD.size :])

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 
 from fedsecure import ciphertext
-from fedsecure.ciphertext import Ciphertext, RunningSum
+from fedsecure.ciphertext import Wire
 from fedsecure.envelope import Kind, Scope, parse
 from fedsecure.errors import (
     FedsecureError,
@@ -24,6 +24,7 @@ from fedsecure.flower.post import Answer, Round
 from fedsecure.metadata import Step
 from fedsecure.parts import count
 from fedsecure.release import release_of
+from fedsecure.running_sum import RunningSum
 from fedsecure.server_round import (
     Accepted,
     Closed,
@@ -200,7 +201,7 @@ class RoundDriver:
 
     def _judge(
         self, current: ServerRound, total: RunningSum, answer: Answer
-    ) -> tuple[Accepted | Rejected, Ciphertext | None]:
+    ) -> tuple[Accepted | Rejected, Wire | None]:
         try:
             envelope = parse(answer.data, self._leader.terms.max_bytes)
             verdict = current.accept(envelope, self._leader.tools.clock.now())
@@ -362,10 +363,10 @@ class RoundDriver:
         done += [e.round for e in self._leader.entries(1) if e.step == Step.SKIP]
         return max(done) + 1
 
-    def _summand(self, body: bytes) -> Ciphertext:
+    def _summand(self, body: bytes) -> Wire:
         if not body.startswith(self._began.pieces["form"]):
             raise VerificationError("update has another form than the run's")
-        return ciphertext.from_bytes(body, key_id=self._began.key_id, max_summands=1)
+        return Wire(body, key_id=self._began.key_id, max_summands=1)
 
     def _record(self, action: str, round_id: RoundId, what: str) -> None:
         self._leader.tools.ledger.append(

@@ -68,8 +68,15 @@ class Scheme(Protocol):
         """Make a fresh secret key from the system's generator."""
         ...
 
-    def encryptor(self, key: SecretKey) -> Encryptor:
-        """Return an encryptor for `key`."""
+    def encryptor(self, key: SecretKey, *, seeded: bool = True) -> Encryptor:
+        """Return an encryptor for `key`.
+
+        Parameters
+        ----------
+        seeded : bool
+            Whether ciphertexts carry a seed in place of their second polynomial. A
+            scheme without a second polynomial makes the same either way.
+        """
         ...
 
     def decryptor(self, key: SecretKey) -> Decryptor:

@@ -12,16 +12,17 @@ from collections.abc import Mapping
 import numpy as np
 import tenseal.sealapi as seal
 
-from fedsecure.ciphertext import SEED_BYTES, Ciphertext, Residues
+from fedsecure.ciphertext import SEED_BYTES, Ciphertext, check_total
 from fedsecure.errors import ConfigurationError, OverflowRisk, VerificationError
 from fedsecure.he import Decryptor, Encryptor, Scheme, SecretKey
+from fedsecure.residues import Residues
 from fedsecure.sealfile import (
-    POLYNOMIAL_BYTES,
     SLOTS,
     MemoryFile,
+    PairForm,
     SeededForm,
+    plaintext_frame,
     read_plaintext,
-    write_plaintext,
 )
 from fedsecure.update import IntVector
 
@@ -29,7 +30,6 @@ NAME = "bfv"
 MODULUS = 1152921504606830593
 PLAIN_BITS = 48
 MAX_SUMMANDS = 93
-_ZEROS = bytes(POLYNOMIAL_BYTES)
 
 
 class Bfv:
@@ -44,7 +44,7 @@ class Bfv:
         if not self.context.parameters_set() or self.context.using_keyswitching():
             raise ConfigurationError("bfv: SEAL refuses the parameters at 128 bits")
         self.file = MemoryFile()
-        self.form = self._learn()
+        self.form, self.pair = self._learn()
 
     @property
     def plain_bits(self) -> int:
@@ -56,9 +56,9 @@ class Bfv:
         secret = seal.KeyGenerator(self.context).secret_key()
         return SecretKey(NAME, key_id, self.file.saved(secret))
 
-    def encryptor(self, key: SecretKey) -> Encryptor:
+    def encryptor(self, key: SecretKey, *, seeded: bool = True) -> Encryptor:
         """Return an encryptor for `key`."""
-        return BfvEncryptor(self, key)
+        return BfvEncryptor(self, key, seeded=seeded)
 
     def decryptor(self, key: SecretKey) -> Decryptor:
         """Return a decryptor for `key`."""
@@ -79,23 +79,29 @@ class Bfv:
             loaded.load(self.context, self.file.holding(key.secret))
         except (RuntimeError, ValueError) as bad:
             raise VerificationError("run key does not load") from bad
+        finally:
+            self.file.holding(b"")
         return loaded
 
-    def _learn(self) -> SeededForm:
+    def _learn(self) -> tuple[SeededForm, PairForm]:
         secret = seal.KeyGenerator(self.context).secret_key()
         encryptor = seal.Encryptor(self.context, secret)
-        zero = encryptor.encrypt_symmetric(seal.Plaintext("0"))
-        return SeededForm(self.file.saved(zero))
+        plain, both = seal.Plaintext("0"), seal.Ciphertext()
+        encryptor.encrypt_symmetric(plain, both)
+        seeded = self.file.saved(encryptor.encrypt_symmetric(plain))
+        return SeededForm(seeded), PairForm(self.file.saved(both))
 
 
 class BfvEncryptor:
-    """Fresh seeded ciphertexts under one run key."""
+    """Fresh ciphertexts under one run key: seeded, or of two polynomials."""
 
-    def __init__(self, scheme: Bfv, key: SecretKey) -> None:
+    def __init__(self, scheme: Bfv, key: SecretKey, *, seeded: bool) -> None:
         self._scheme = scheme
         self._key_id = key.key_id
         self._seal = seal.Encryptor(scheme.context, scheme.secret(key))
         self._plain = seal.Plaintext(SLOTS)
+        self._frame = plaintext_frame()
+        self._both = None if seeded else seal.Ciphertext()
 
     @property
     def slots(self) -> int:
@@ -103,72 +109,75 @@ class BfvEncryptor:
         return SLOTS
 
     def encrypt(self, blocks: IntVector) -> Ciphertext:
-        """Encrypt shape (blocks, 4096), int64 in [0, 2**48); one seed a block."""
+        """Encrypt shape (blocks, 4096), int64 in [0, 2**48)."""
         if blocks.ndim != 2 or blocks.shape[1] != SLOTS:
             raise VerificationError(
                 f"blocks of shape {blocks.shape}, want (n, {SLOTS})"
             )
         if blocks.size and not 0 <= blocks.min() <= blocks.max() < 1 << PLAIN_BITS:
             raise OverflowRisk(f"a coefficient is not in [0, 2**{PLAIN_BITS})")
-        residues = np.empty((len(blocks), 1, SLOTS), dtype=np.uint64)
-        seeds = [self._one(block, residues[i, 0]) for i, block in enumerate(blocks)]
-        return Ciphertext(self._key_id, MODULUS, residues, (b"".join(seeds),), 1)
+        polynomials = 1 if self._both is None else 2
+        residues = np.empty((len(blocks), polynomials, SLOTS), dtype=np.uint64)
+        seeds = [self._one(block, residues[i]) for i, block in enumerate(blocks)]
+        carried = (b"".join(seeds),) if self._both is None else ()
+        return Ciphertext(self._key_id, MODULUS, residues, carried, 1)
 
     def _one(self, block: IntVector, into: Residues) -> bytes:
+        """Put a block's polynomials `into`; return its seed, if it has one."""
         file, scheme = self._scheme.file, self._scheme
-        self._plain.load(scheme.context, file.holding(write_plaintext(block)))
-        saved = file.saved(self._seal.encrypt_symmetric(self._plain))
-        return scheme.form.read(saved, into)
+        self._plain.load(scheme.context, file.holding(self._frame.filled(block)))
+        if self._both is None:
+            saved = file.saved(self._seal.encrypt_symmetric(self._plain))
+            return scheme.form.read(saved, into[0])
+        self._seal.encrypt_symmetric(self._plain, self._both)
+        scheme.pair.read(file.saved(self._both), into)
+        return b""
 
 
 class BfvDecryptor:
-    """Opens sums: seeded summands are rebuilt from this process's own constants."""
+    """Opens sums; what SEAL loads is framed by this process's own constants."""
 
     def __init__(self, scheme: Bfv, key: SecretKey) -> None:
         self._scheme = scheme
         self._key_id = key.key_id
         self._seal = seal.Decryptor(scheme.context, scheme.secret(key))
         self._evaluator = seal.Evaluator(scheme.context)
+        self._seeded, self._pair = scheme.form.frame(), scheme.pair.frame()
+        self._plain = seal.Plaintext()
 
     def decrypt(self, total: Ciphertext) -> IntVector:
         """Return shape (blocks, 4096), int64 in [0, 2**48); exact."""
-        self._check(total)
+        check_total(
+            total,
+            key_id=self._key_id,
+            modulus=MODULUS,
+            slots=SLOTS,
+            max_summands=MAX_SUMMANDS,
+        )
         out = np.zeros((len(total.residues), SLOTS), dtype=np.int64)
         for i, block in enumerate(total.residues):
             start = i * SEED_BYTES
             seeds = [s[start : start + SEED_BYTES] for s in total.seeds]
-            self._one(block[0], seeds, out[i])
+            loaded = self._expanded(block[0], seeds) if seeds else self._both(block)
+            self._seal.decrypt(loaded, self._plain)
+            read_plaintext(self._scheme.file.saved(self._plain), out[i])
         return out
 
-    def _check(self, total: Ciphertext) -> None:
-        if total.key_id != self._key_id or total.modulus != MODULUS:
-            raise VerificationError("ciphertext is under another run key or modulus")
-        if total.residues.shape[1:] != (1, SLOTS):
-            raise VerificationError(f"ciphertext of shape {total.residues.shape}")
-        if not 1 <= total.summands <= MAX_SUMMANDS:
-            raise VerificationError(
-                f"{total.summands} summands, exact for 1 to {MAX_SUMMANDS}"
-            )
-        length = len(total.residues) * SEED_BYTES
-        if [len(s) for s in total.seeds] != [length] * total.summands:
-            raise VerificationError("ciphertext does not carry one seed a summand")
-        if total.residues.max(initial=0) >= MODULUS:
-            raise VerificationError("ciphertext holds a residue not below q")
-
-    def _one(self, residues: Residues, seeds: list[bytes], into: IntVector) -> None:
+    def _expanded(self, residues: Residues, seeds: list[bytes]) -> object:
         """Rebuild n ciphertexts: the first with the sum, the others with zeros."""
-        total = self._load(residues.astype("<u8").tobytes(), seeds[0])
+        total = self._loaded(self._seeded.filled(residues, seeds[0]))
         for seed in seeds[1:]:
-            self._evaluator.add_inplace(total, self._load(_ZEROS, seed))
-        plain = seal.Plaintext()
-        self._seal.decrypt(total, plain)
-        read_plaintext(self._scheme.file.saved(plain), into)
+            summand = self._loaded(self._seeded.filled(0, seed))
+            self._evaluator.add_inplace(total, summand)
+        return total
 
-    def _load(self, polynomial: bytes, seed: bytes) -> object:
+    def _both(self, block: Residues) -> object:
+        return self._loaded(self._pair.filled(block.reshape(-1)))
+
+    def _loaded(self, data: bytearray) -> object:
         scheme = self._scheme
         loaded = seal.Ciphertext(scheme.context)
-        path = scheme.file.holding(scheme.form.write(polynomial, seed))
-        loaded.load(scheme.context, path)
+        loaded.load(scheme.context, scheme.file.holding(data))
         return loaded
 
 

@@ -22,11 +22,12 @@ from collections.abc import Mapping
 import numpy as np
 import tenseal.sealapi as seal
 
-from fedsecure.ciphertext import SEED_BYTES, Ciphertext, Residues
+from fedsecure.ciphertext import SEED_BYTES, Ciphertext, check_total
 from fedsecure.errors import ConfigurationError, OverflowRisk, VerificationError
 from fedsecure.he import Decryptor, Encryptor, Scheme, SecretKey
-from fedsecure.sealfile import POLYNOMIAL_BYTES, MemoryFile, SeededForm
+from fedsecure.residues import Residues
 from fedsecure.sealfile import SLOTS as DEGREE
+from fedsecure.sealfile import MemoryFile, PairForm, SeededForm
 from fedsecure.update import IntVector
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,6 @@ SLOTS = DEGREE // 4
 SCALE = 2.0**25
 MAX_SUMMANDS = 93
 _LIMB = (1 << LIMB_BITS) - 1
-_ZEROS = bytes(POLYNOMIAL_BYTES)
 
 
 class Ckks:
@@ -59,7 +59,7 @@ class Ckks:
             raise ConfigurationError("ckks: SEAL refuses the parameters at 128 bits")
         self.encoder = seal.CKKSEncoder(self.context)
         self.file = MemoryFile()
-        self.form = self._learn()
+        self.form, self.pair = self._learn()
 
     @property
     def plain_bits(self) -> int:
@@ -71,9 +71,9 @@ class Ckks:
         secret = seal.KeyGenerator(self.context).secret_key()
         return SecretKey(NAME, key_id, self.file.saved(secret))
 
-    def encryptor(self, key: SecretKey) -> Encryptor:
+    def encryptor(self, key: SecretKey, *, seeded: bool = True) -> Encryptor:
         """Return an encryptor for `key`."""
-        return CkksEncryptor(self, key)
+        return CkksEncryptor(self, key, seeded=seeded)
 
     def decryptor(self, key: SecretKey) -> Decryptor:
         """Return a decryptor for `key`."""
@@ -94,6 +94,8 @@ class Ckks:
             loaded.load(self.context, self.file.holding(key.secret))
         except (RuntimeError, ValueError) as bad:
             raise VerificationError("run key does not load") from bad
+        finally:
+            self.file.holding(b"")
         return loaded
 
     def plaintext(self, limbs: list[float]) -> object:
@@ -102,20 +104,23 @@ class Ckks:
         self.encoder.encode(limbs, SCALE, plain)
         return plain
 
-    def _learn(self) -> SeededForm:
+    def _learn(self) -> tuple[SeededForm, PairForm]:
         secret = seal.KeyGenerator(self.context).secret_key()
         encryptor = seal.Encryptor(self.context, secret)
-        zero = encryptor.encrypt_symmetric(self.plaintext([0.0]))
-        return SeededForm(self.file.saved(zero))
+        plain, both = self.plaintext([0.0]), seal.Ciphertext()
+        encryptor.encrypt_symmetric(plain, both)
+        seeded = self.file.saved(encryptor.encrypt_symmetric(plain))
+        return SeededForm(seeded), PairForm(self.file.saved(both))
 
 
 class CkksEncryptor:
-    """Fresh seeded ciphertexts under one run key."""
+    """Fresh ciphertexts under one run key: seeded, or of two polynomials."""
 
-    def __init__(self, scheme: Ckks, key: SecretKey) -> None:
+    def __init__(self, scheme: Ckks, key: SecretKey, *, seeded: bool) -> None:
         self._scheme = scheme
         self._key_id = key.key_id
         self._seal = seal.Encryptor(scheme.context, scheme.secret(key))
+        self._both = None if seeded else seal.Ciphertext()
 
     @property
     def slots(self) -> int:
@@ -123,74 +128,83 @@ class CkksEncryptor:
         return SLOTS
 
     def encrypt(self, blocks: IntVector) -> Ciphertext:
-        """Encrypt shape (blocks, 1024), int64 in [0, 2**48); one seed a block."""
+        """Encrypt shape (blocks, 1024), int64 in [0, 2**48)."""
         if blocks.ndim != 2 or blocks.shape[1] != SLOTS:
             raise VerificationError(
                 f"blocks of shape {blocks.shape}, want (n, {SLOTS})"
             )
         if blocks.size and not 0 <= blocks.min() <= blocks.max() < 1 << PLAIN_BITS:
             raise OverflowRisk(f"a coefficient is not in [0, 2**{PLAIN_BITS})")
-        residues = np.empty((len(blocks), 1, DEGREE), dtype=np.uint64)
-        seeds = [self._one(block, residues[i, 0]) for i, block in enumerate(blocks)]
-        return Ciphertext(self._key_id, MODULUS, residues, (b"".join(seeds),), 1)
+        polynomials = 1 if self._both is None else 2
+        residues = np.empty((len(blocks), polynomials, DEGREE), dtype=np.uint64)
+        seeds = [self._one(block, residues[i]) for i, block in enumerate(blocks)]
+        carried = (b"".join(seeds),) if self._both is None else ()
+        return Ciphertext(self._key_id, MODULUS, residues, carried, 1)
 
     def _one(self, block: IntVector, into: Residues) -> bytes:
+        """Put a block's polynomials `into`; return its seed, if it has one."""
         limbs = np.concatenate([block & _LIMB, block >> LIMB_BITS])
         plain = self._scheme.plaintext(limbs.astype(np.float64).tolist())
-        saved = self._scheme.file.saved(self._seal.encrypt_symmetric(plain))
-        return self._scheme.form.read(saved, into)
+        file, scheme = self._scheme.file, self._scheme
+        if self._both is None:
+            return scheme.form.read(
+                file.saved(self._seal.encrypt_symmetric(plain)), into[0]
+            )
+        self._seal.encrypt_symmetric(plain, self._both)
+        scheme.pair.read(file.saved(self._both), into)
+        return b""
 
 
 class CkksDecryptor:
-    """Opens sums: seeded summands are rebuilt from this process's own constants."""
+    """Opens sums; what SEAL loads is framed by this process's own constants."""
 
     def __init__(self, scheme: Ckks, key: SecretKey) -> None:
         self._scheme = scheme
         self._key_id = key.key_id
         self._seal = seal.Decryptor(scheme.context, scheme.secret(key))
         self._evaluator = seal.Evaluator(scheme.context)
+        self._seeded, self._pair = scheme.form.frame(), scheme.pair.frame()
+        self._plain = seal.Plaintext()
 
     def decrypt(self, total: Ciphertext) -> IntVector:
         """Return shape (blocks, 1024), int64 in [0, 2**48); exact after rounding."""
-        self._check(total)
+        check_total(
+            total,
+            key_id=self._key_id,
+            modulus=MODULUS,
+            slots=DEGREE,
+            max_summands=MAX_SUMMANDS,
+        )
         out = np.empty((len(total.residues), SLOTS), dtype=np.int64)
         for i, block in enumerate(total.residues):
             start = i * SEED_BYTES
             seeds = [s[start : start + SEED_BYTES] for s in total.seeds]
-            out[i] = self._one(block[0], seeds)
+            loaded = self._expanded(block[0], seeds) if seeds else self._both(block)
+            self._seal.decrypt(loaded, self._plain)
+            out[i] = self._coefficients()
         return out
 
-    def _check(self, total: Ciphertext) -> None:
-        if total.key_id != self._key_id or total.modulus != MODULUS:
-            raise VerificationError("ciphertext is under another run key or modulus")
-        if total.residues.shape[1:] != (1, DEGREE):
-            raise VerificationError(f"ciphertext of shape {total.residues.shape}")
-        if not 1 <= total.summands <= MAX_SUMMANDS:
-            raise VerificationError(
-                f"{total.summands} summands, exact for 1 to {MAX_SUMMANDS}"
-            )
-        length = len(total.residues) * SEED_BYTES
-        if [len(s) for s in total.seeds] != [length] * total.summands:
-            raise VerificationError("ciphertext does not carry one seed a summand")
-        if total.residues.max(initial=0) >= MODULUS:
-            raise VerificationError("ciphertext holds a residue not below q")
-
-    def _one(self, residues: Residues, seeds: list[bytes]) -> IntVector:
-        """Rebuild n ciphertexts: the first with the sum, the others with zeros."""
-        total = self._load(residues.astype("<u8").tobytes(), seeds[0])
-        for seed in seeds[1:]:
-            self._evaluator.add_inplace(total, self._load(_ZEROS, seed))
-        plain = seal.Plaintext()
-        self._seal.decrypt(total, plain)
-        slots = np.rint(self._scheme.encoder.decode_double(plain)).astype(np.int64)
+    def _coefficients(self) -> IntVector:
+        decoded = self._scheme.encoder.decode_double(self._plain)
+        slots = np.rint(decoded).astype(np.int64)
         low, high = slots[:SLOTS], slots[SLOTS:]
         return np.asarray((low + (high << LIMB_BITS)) & ((1 << PLAIN_BITS) - 1))
 
-    def _load(self, polynomial: bytes, seed: bytes) -> object:
+    def _expanded(self, residues: Residues, seeds: list[bytes]) -> object:
+        """Rebuild n ciphertexts: the first with the sum, the others with zeros."""
+        total = self._loaded(self._seeded.filled(residues, seeds[0]))
+        for seed in seeds[1:]:
+            summand = self._loaded(self._seeded.filled(0, seed))
+            self._evaluator.add_inplace(total, summand)
+        return total
+
+    def _both(self, block: Residues) -> object:
+        return self._loaded(self._pair.filled(block.reshape(-1)))
+
+    def _loaded(self, data: bytearray) -> object:
         scheme = self._scheme
         loaded = seal.Ciphertext(scheme.context)
-        path = scheme.file.holding(scheme.form.write(polynomial, seed))
-        loaded.load(scheme.context, path)
+        loaded.load(scheme.context, scheme.file.holding(data))
         return loaded
 
 

@@ -33,8 +33,9 @@ class InsecurePlain:
         log.warning("insecure_plain: the run's updates are NOT encrypted")
         return SecretKey(NAME, key_id, bytes(32))
 
-    def encryptor(self, key: SecretKey) -> Encryptor:
-        """Return an encryptor that does not encrypt."""
+    def encryptor(self, key: SecretKey, *, seeded: bool = True) -> Encryptor:
+        """Return an encryptor that does not encrypt; there is no seed to leave out."""
+        _ = seeded
         return PlainEncryptor(_id_of(key))
 
     def decryptor(self, key: SecretKey) -> Decryptor:
@@ -46,6 +47,7 @@ class PlainEncryptor:
     """Passes integers on."""
 
     def __init__(self, key_id: bytes) -> None:
+        log.warning("insecure_plain: an update leaves without encryption")
         self._key_id = key_id
 
     @property
@@ -55,7 +57,6 @@ class PlainEncryptor:
 
     def encrypt(self, blocks: IntVector) -> Ciphertext:
         """Return the blocks as residues."""
-        log.warning("insecure_plain: an update leaves without encryption")
         if blocks.ndim != 2 or blocks.shape[1] != SLOTS:
             raise VerificationError(
                 f"blocks of shape {blocks.shape}, want (n, {SLOTS})"
@@ -70,11 +71,11 @@ class PlainDecryptor:
     """Reads integers back."""
 
     def __init__(self, key_id: bytes) -> None:
+        log.warning("insecure_plain: a sum arrives that anyone could read")
         self._key_id = key_id
 
     def decrypt(self, total: Ciphertext) -> IntVector:
         """Return the coefficients modulo 2**48."""
-        log.warning("insecure_plain: a sum arrived that anyone could read")
         if total.key_id != self._key_id or total.modulus != MODULUS or total.seeds:
             raise VerificationError(
                 "not a sum of insecure_plain under this run's key id"

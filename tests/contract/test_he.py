@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 
 from fedsecure import registry
-from fedsecure.ciphertext import (
-    MAX_MODULUS,
-    Ciphertext,
-    RunningSum,
-    from_bytes,
-    to_bytes,
-)
+from fedsecure.ciphertext import Ciphertext, from_bytes, to_bytes
 from fedsecure.errors import OverflowRisk, VerificationError
 from fedsecure.he import Decryptor, Encryptor, Scheme, SecretKey
+from fedsecure.residues import MAX_MODULUS
+from fedsecure.running_sum import RunningSum
 from fedsecure.update import IntVector
 
 KEY_ID = bytes(range(16))

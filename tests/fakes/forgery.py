@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedsecure import ciphertext
-from fedsecure.ciphertext import RunningSum
+from fedsecure.running_sum import RunningSum
 from fedsecure.envelope import Envelope, Kind, Scope, parse, sign
 from fedsecure.keys import SigningKey
 from fedsecure.release import release_of

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedsecure import ciphertext, registry
-from fedsecure.ciphertext import Ciphertext, RunningSum
+from fedsecure.ciphertext import Ciphertext
 from fedsecure.encoding import (
     check_tags,
     pack,
@@ -23,6 +23,7 @@ from fedsecure.errors import VerificationError
 from fedsecure.he import SecretKey
 from fedsecure.keys import SigningKey
 from fedsecure.quantiser import FixedPoint
+from fedsecure.running_sum import RunningSum
 from fedsecure.update import IntVector, RoundId, Vector
 
 KEY_ID, TAG_KEY, ROUND = bytes(16), bytes(range(32)), RoundId("run-1", 2)
@@ -130,7 +131,7 @@ def _loaded(scheme: Any, one: Ciphertext) -> Any:
     import tenseal.sealapi as seal
 
     loaded = seal.Ciphertext(scheme.context)
-    data = scheme.form.write(one.residues.astype("<u8").tobytes(), one.seeds[0])
+    data = scheme.form.frame().filled(one.residues[0, 0], one.seeds[0])
     loaded.load(scheme.context, scheme.file.holding(data))
     return loaded
 

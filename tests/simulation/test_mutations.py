@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from fedsecure.checkpoint.vault import Vault
-from fedsecure.ciphertext import RunningSum
 from fedsecure.client_round import Admitted, ClientRound
 from fedsecure.client_run import ClientRun
 from fedsecure.envelope import Envelope, Kind, Verified, parse, verify
@@ -21,7 +20,8 @@ from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.metadata import JournalEntry, Step
 from fedsecure.release import Release
-from fedsecure.shelf import Shelf
+from fedsecure.running_sum import RunningSum
+from fedsecure.shelf import Kept, Shelf
 from fedsecure.trainer import TrainingResult
 from tests.fakes import metadata
 from tests.fakes.federation import MAX_BYTES, Federation
@@ -167,7 +167,7 @@ def test_close_without_a_row_is_noticed(
 def test_training_before_reserving_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     reserve, protect = ClientRound._reserve, ClientRound.protect
 
-    def late(self: ClientRound, admitted: Admitted, result: TrainingResult) -> bytes:
+    def late(self: ClientRound, admitted: Admitted, result: TrainingResult) -> Kept:
         paid = reserve(self, admitted.run.plan, admitted.round, 50)
         return protect(self, replace(admitted, reservation=paid), result)
 
@@ -187,7 +187,7 @@ def test_request_that_skips_the_outbox_is_noticed(
 ) -> None:
     answer, admit = Shelf.answer, ClientRound.admit
 
-    def blind(self: ClientRound, request: Verified, rows: int) -> Admitted | bytes:
+    def blind(self: ClientRound, request: Verified, rows: int) -> Admitted | Kept:
         with monkeypatch.context() as inner:
             inner.setattr(Shelf, "answer", lambda *_: None)
             return admit(self, request, rows)

@@ -9,11 +9,11 @@ from fedsecure.ciphertext import (
     CHUNK_BLOCKS,
     SEED_BYTES,
     Ciphertext,
-    RunningSum,
     from_bytes,
     to_bytes,
 )
 from fedsecure.errors import VerificationError
+from fedsecure.running_sum import RunningSum
 
 Q = (1 << 60) - (1 << 14) + 1
 N = 1024

@@ -14,9 +14,10 @@ from fedsecure.sealfile import (
     POLYNOMIAL_BYTES,
     SLOTS,
     MemoryFile,
+    PairForm,
     SeededForm,
+    plaintext_frame,
     read_plaintext,
-    write_plaintext,
 )
 from fedsecure.update import IntVector
 
@@ -44,7 +45,7 @@ def ramp(count: int = SLOTS) -> IntVector:
 
 def loaded(block: IntVector) -> Any:
     plain = seal.Plaintext(SLOTS)
-    plain.load(SCHEME.context, SCHEME.file.holding(write_plaintext(block)))
+    plain.load(SCHEME.context, SCHEME.file.holding(plaintext_frame().filled(block)))
     return plain
 
 
@@ -95,14 +96,14 @@ def test_what_is_read_and_written_again_is_the_same_ciphertext() -> None:
     form = SeededForm(saved)
     first = np.empty(SLOTS, np.uint64)
     seed = form.read(saved, first)
-    again = form.write(first.astype("<u8").tobytes(), seed)
+    again = bytes(form.frame().filled(first, seed))
     second = np.empty(SLOTS, np.uint64)
     assert form.read(again, second) == seed
     assert np.array_equal(first, second)
 
 
 def test_a_written_ciphertext_is_as_long_as_its_header_says() -> None:
-    data = SeededForm(zero()).write(bytes(POLYNOMIAL_BYTES), bytes(64))
+    data = SeededForm(zero()).frame().filled(0, bytes(64))
     assert HEAD.unpack_from(data)[-1] == len(data) == 16 + 32_946
 
 
@@ -112,7 +113,7 @@ def test_seal_opens_a_written_ciphertext() -> None:
     sealed = SCHEME.file.saved(encryptor.encrypt_symmetric(loaded(ramp())))
     seed = form.read(sealed, first)
     value = seal.Ciphertext(SCHEME.context)
-    data = form.write(first.astype("<u8").tobytes(), seed)
+    data = form.frame().filled(first, seed)
     value.load(SCHEME.context, SCHEME.file.holding(data))
     opened = seal.Plaintext()
     seal.Decryptor(SCHEME.context, KEY).decrypt(value, opened)
@@ -121,8 +122,7 @@ def test_seal_opens_a_written_ciphertext() -> None:
 
 def edited(at: int) -> bytes:
     """Return a fresh ciphertext, not compressed, with one bit changed."""
-    framed = SeededForm(zero()).write(bytes(POLYNOMIAL_BYTES), bytes(64))
-    data = bytearray(framed)
+    data = SeededForm(zero()).frame().filled(0, bytes(64))
     data[at] ^= 1
     return bytes(data)
 
@@ -147,9 +147,44 @@ def test_another_magic_version_or_mode_refuses_to_start(at: int) -> None:
 
 @pytest.mark.parametrize("extra", [-1, 1, 64])
 def test_another_length_refuses_to_start(extra: int) -> None:
-    data = SeededForm(zero()).write(bytes(POLYNOMIAL_BYTES), bytes(64 + extra))
+    whole = bytes(SeededForm(zero()).frame().filled(0, bytes(64)))
+    data = whole[:extra] if extra < 0 else whole + bytes(extra)
     with pytest.raises(ConfigurationError, match="another layout"):
-        SeededForm(data)
+        SeededForm(bytes(data))
+
+
+def both() -> bytes:
+    """Return a fresh ciphertext of a ramp, both polynomials written out."""
+    sealed = seal.Ciphertext()
+    seal.Encryptor(SCHEME.context, KEY).encrypt_symmetric(loaded(ramp()), sealed)
+    return bytes(SCHEME.file.saved(sealed))
+
+
+def test_seal_opens_a_pair_that_was_read_and_written() -> None:
+    saved, pair = both(), np.empty((2, SLOTS), np.uint64)
+    form = PairForm(saved)
+    form.read(saved, pair)
+    value = seal.Ciphertext(SCHEME.context)
+    data = form.frame().filled(pair.reshape(-1))
+    value.load(SCHEME.context, SCHEME.file.holding(data))
+    opened = seal.Plaintext()
+    seal.Decryptor(SCHEME.context, KEY).decrypt(value, opened)
+    assert [opened[i] for i in range(SLOTS)] == ramp().tolist()
+
+
+@pytest.mark.parametrize("at", [33, 41, 49, 73, 80, 89], ids=str)
+def test_another_shape_before_a_pair_refuses_to_start(at: int) -> None:
+    data = PairForm(both()).frame().filled(0)
+    data[16 + at] ^= 1
+    with pytest.raises(ConfigurationError, match="another layout"):
+        PairForm(bytes(data))
+
+
+def test_a_seeded_ciphertext_is_no_pair_and_refuses_to_start() -> None:
+    with pytest.raises(ConfigurationError, match="another layout"):
+        PairForm(zero())
+    with pytest.raises(ConfigurationError, match="another layout"):
+        SeededForm(both())
 
 
 # --- plaintexts -----------------------------------------------------------------------

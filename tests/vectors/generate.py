@@ -18,9 +18,10 @@ import zstandard
 from numpy.typing import NDArray
 
 from fedsecure import registry
-from fedsecure.ciphertext import RunningSum, to_bytes
+from fedsecure.ciphertext import to_bytes
 from fedsecure.encoding import pack, profile, tags
 from fedsecure.he import SecretKey
+from fedsecure.running_sum import RunningSum
 from fedsecure.update import IntVector, RoundId
 
 HERE = Path(__file__).parent

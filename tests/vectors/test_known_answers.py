@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fedsecure import registry
-from fedsecure.ciphertext import RunningSum, from_bytes, to_bytes
+from fedsecure.ciphertext import from_bytes, to_bytes
 from fedsecure.encoding import check_tags, profile, unpack
+from fedsecure.running_sum import RunningSum
 from fedsecure.update import IntVector
 from tests.vectors import decoder, generate
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from fedsecure import registry
-from fedsecure.ciphertext import Ciphertext, RunningSum
+from fedsecure.ciphertext import Ciphertext
 from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.he import SecretKey
+from fedsecure.running_sum import RunningSum
 from fedsecure.sealfile import SeededForm
 from fedsecure.update import IntVector
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fedsecure import registry
-from fedsecure.ciphertext import RunningSum
 from fedsecure.errors import VerificationError
 from fedsecure.he import SecretKey
+from fedsecure.running_sum import RunningSum
 
 KEY_ID = bytes(16)
 CKKS: Any = registry.load("he", "ckks")

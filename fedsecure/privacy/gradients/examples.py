@@ -1,0 +1,69 @@
+"""Gradients held one by one: their norms and their weighted sum, both in float64."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fedsecure.errors import ConfigurationError
+from fedsecure.privacy.mechanism import clip_factors
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From outputs and targets of n examples to their n losses; reduction "none"."""
+
+
+def squared_norms(gradients: Tensor) -> Tensor:
+    """Return squared L2 norms of (n, *shape), shape (n,), float64.
+
+    Float32 squares would lose gradients below 1e-19, which large inputs make up for.
+    """
+    flat = gradients.flatten(start_dim=1)
+    norms: Tensor = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
+    return norms.square()
+
+
+def weighted_sum(factors: Tensor, gradients: Tensor) -> Tensor:
+    """Return the sum of factors[i] * gradients[i], float64, shape of one gradient.
+
+    Rows of factor 0 are left out: zero times NaN would be NaN.
+    """
+    kept, flat = factors != 0, gradients.flatten(start_dim=1)
+    if not bool(kept.all()):
+        factors, flat = factors[kept], flat[kept]
+    return (factors @ flat.double()).view(gradients.shape[1:])
+
+
+def clipped(gradients: Sequence[Tensor], clip_norm: float) -> Tensor:
+    """Return the sum of clipped gradients, shape (d,), float64.
+
+    Parameters
+    ----------
+    gradients : sequence of Tensor
+        One tensor (n, *weight) for each weight.
+    clip_norm : float
+        C; norms are over all weights, and clipped to C (1 - 2^-10).
+    """
+    norms = torch.stack([squared_norms(g) for g in gradients]).sum(0).sqrt()
+    found = clip_factors(norms.cpu().numpy(), clip_norm)
+    factors = torch.from_numpy(found).to(norms.device)
+    return torch.cat([weighted_sum(factors, g).flatten() for g in gradients])
+
+
+def check_losses(losses: Tensor, examples: int) -> None:
+    """Refuse a loss that is not one number for each example.
+
+    Raises
+    ------
+    ConfigurationError
+        With both shapes.
+    """
+    if losses.shape != (examples,):
+        raise ConfigurationError(
+            f"loss has shape {tuple(losses.shape)}, must be ({examples},): one loss "
+            "per example, without reduction"
+        )
+    if not losses.requires_grad:
+        raise ConfigurationError(
+            "the loss does not depend on any trainable weight: train some, and do not "
+            "detach the outputs"
+        )

@@ -168,8 +168,8 @@ def _check_private(plan: EncryptionPlan) -> None:
     if plan.rounding != "nearest" or plan.error_feedback:
         raise ConfigurationError(
             f"encryption.rounding={plan.rounding}, error_feedback="
-            f"{plan.error_feedback}: with privacy on, rounding is nearest and nothing is carried into the next "
-            "round, for no accountant charges it"
+            f"{plan.error_feedback}: with privacy on, rounding is nearest and nothing "
+            "is carried into the next round, for no accountant charges it"
         )
     if plan.encrypt_layers:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Asymmetric keys: Ed25519 to sign, X25519 with HPKE to wrap, HKDF to derive.
+"""Keys: Ed25519 to sign, X25519 with HPKE to wrap, HKDF to derive, AES to mask.
 
 Primitives are those of the `cryptography` package; nothing here is our own arithmetic.
 """
@@ -15,12 +15,18 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import (
     X25519PrivateKey,
     X25519PublicKey,
 )
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedsecure.errors import ConfigurationError, VerificationError
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+NONCE_BYTES = 12
+LOCK_BYTES = NONCE_BYTES + 16
+"""What `lock` adds: nonce and tag."""
+_AES_BLOCK = 16
 _SUITE = hpke.Suite(
     hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM
 )  # RFC 9180, base mode
@@ -161,6 +167,21 @@ class BoxKey:
                 "sealed secret does not open with this key"
             ) from bad
 
+    def agree(self, other: BoxPublic) -> bytes:
+        """Return the 32 bytes that only this key and `other`'s owner can compute.
+
+        Raw X25519 (RFC 7748 section 6.1): to be used through `derive` only.
+
+        Raises
+        ------
+        VerificationError
+            A public key of small order, which would agree with everybody.
+        """
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(other.raw))
+        except ValueError as bad:
+            raise VerificationError("public box key is of small order") from bad
+
     @property
     def public(self) -> BoxPublic:
         """The matching public key."""
@@ -171,3 +192,48 @@ def derive(secret: bytes, info: bytes, length: int) -> bytes:
     """Return `length` bytes derived from `secret` for the purpose `info` (RFC 5869)."""
     hkdf = HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info)
     return hkdf.derive(secret)
+
+
+def lock(key: bytes, secret: bytes, info: bytes, nonce: bytes) -> bytes:
+    """Return `secret` under AES-256-GCM, 28 bytes longer; `info` is authenticated.
+
+    Parameters
+    ----------
+    key : bytes
+        32 bytes that both ends derived.
+    nonce : bytes
+        12 fresh random bytes; they travel in front.
+    """
+    return nonce + AESGCM(key).encrypt(nonce, secret, info)
+
+
+def unlock(key: bytes, locked: bytes, info: bytes) -> bytes:
+    """Return what `lock` locked under the same key and `info`.
+
+    Raises
+    ------
+    VerificationError
+        Another key, another `info`, or changed bytes.
+    """
+    nonce, sealed = locked[:NONCE_BYTES], locked[NONCE_BYTES:]
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, info)
+    except (InvalidTag, ValueError) as bad:
+        raise VerificationError("locked secret does not open with this key") from bad
+
+
+def key_stream(key: bytes, start: int, into: bytearray, zeros: bytes) -> None:
+    """Write the AES-256-CTR stream of `key` from byte `start` over `into`.
+
+    Parameters
+    ----------
+    key : bytes
+        32 bytes, used for one stream only: the counter begins at zero.
+    start : int
+        A multiple of 16, the cipher's block.
+    zeros : bytes
+        As many zero bytes as `into` has beyond its last 15, which are scratch space.
+    """
+    counter = (start // _AES_BLOCK).to_bytes(_AES_BLOCK, "big")
+    cipher = Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor()
+    cipher.update_into(zeros, into)

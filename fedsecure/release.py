@@ -77,7 +77,7 @@ def read_release(message: Verified) -> Release:
     release = Release(
         message.scope.round,
         count(message.header, "after"),
-        _participants(message.header.get("participants")),
+        read_participants(message.header.get("participants")),
         hashlib.sha256(message.body).digest(),
     )
     if release.after >= release.round.number:
@@ -99,7 +99,14 @@ def plan_digest(document: Mapping[str, JSON]) -> bytes:
     return hashlib.sha256(canonical(document)).digest()
 
 
-def _participants(rows: JSON) -> tuple[tuple[str, bytes], ...]:
+def read_participants(rows: JSON) -> tuple[tuple[str, bytes], ...]:
+    """Return the sites of a closed set with the digests of their updates, by name.
+
+    Raises
+    ------
+    VerificationError
+        Not a list of [site, hexadecimal digest], sorted, each site once.
+    """
     if not isinstance(rows, list) or not rows:
         raise VerificationError("release names no participants")
     out = []

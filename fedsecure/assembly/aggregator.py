@@ -194,6 +194,7 @@ def read_terms(config: AggregatorConfig, roster: Roster) -> Terms:
             sites=sites,
             custodians=tuple(str(site) for site in plan["custodians"]),
             deadline=config.deadline,
+            threshold=int(plan["encryption"]["masking_threshold"]),
         )
     except KeyError as missing:
         raise ConfigurationError(f"the plan has no field {missing}") from missing

@@ -36,6 +36,8 @@ class Terms:
     sites, custodians : tuple of str
     deadline : float
         Seconds a round stays open.
+    threshold : int
+        Sites whose shares open a round's masks; 0: there are none.
     max_bytes : int
         Largest message accepted.
     """
@@ -49,6 +51,7 @@ class Terms:
     sites: tuple[str, ...]
     custodians: tuple[str, ...]
     deadline: float
+    threshold: int = 0
     max_bytes: int = 1 << 30
 
 

@@ -1,5 +1,7 @@
 """The plan's section on encryption: every bound, and what excludes what."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from fedsecure.encryption import EncryptionPlan, read_encryption
@@ -8,7 +10,7 @@ from fedsecure.sections import EncryptionConfig
 from fedsecure.update import JSON
 
 
-def read(*, private: bool = False, **changes: JSON) -> EncryptionPlan:
+def read(changes: Mapping[str, JSON], *, private: bool = False) -> EncryptionPlan:
     section = EncryptionConfig().document(5, 5, private=private)
     return read_encryption({**section, **changes}, 5, 5, private=private)
 
@@ -62,7 +64,7 @@ def test_two_thirds_and_one_open_the_masks_by_default(
 )
 def test_a_value_out_of_bounds_is_named(name: str, value: JSON) -> None:
     with pytest.raises(ConfigurationError, match=name):
-        read(**{name: value})
+        read({name: value})
 
 
 def test_a_missing_field_is_named() -> None:
@@ -74,7 +76,7 @@ def test_a_missing_field_is_named() -> None:
 
 def test_a_threshold_without_masks_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="does nothing without masking"):
-        read(masking="none", masking_threshold=3)
+        read({"masking": "none", "masking_threshold": 3})
 
 
 def test_masks_between_two_sites_are_refused() -> None:
@@ -97,12 +99,12 @@ def test_masks_between_two_sites_are_refused() -> None:
 def test_what_an_epsilon_excludes_is_refused(
     changes: dict[str, JSON], reason: str
 ) -> None:
-    read(**changes)
+    read(changes)
     with pytest.raises(ConfigurationError, match=reason):
-        read(private=True, **changes)
+        read(changes, private=True)
 
 
 def test_more_sites_than_the_field_has_room_for_are_refused() -> None:
-    assert read(profile="8", max_contributors=93).fixed.bits == 5
+    assert read({"profile": "8", "max_contributors": 93}).fixed.bits == 5
     with pytest.raises((ConfigurationError, OverflowRisk)):
-        read(profile="8", max_contributors=133)
+        read({"profile": "8", "max_contributors": 133})

@@ -7,7 +7,7 @@ are uniform modulo 2**48 and cover every coefficient, the tag's included.
 
 Agreement is per run: X25519 between box keys of the signed roster, so no aggregator can
 stand in the middle, bound to the run key's id. Secrets are per round: a site that drops
-out gives away nothing of another round (docs/adr/0005).
+out gives away nothing of another round (docs/adr/0006).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Any t sites' shares will do, so a site that vanishes between its update and here stops
 nothing. Sites promised each secret in their signed updates, so shares that are false
-are found out and others are tried (Bonawitz et al., CCS 2017; docs/adr/0005).
+are found out and others are tried (Bonawitz et al., CCS 2017; docs/adr/0006).
 """
 
 import itertools

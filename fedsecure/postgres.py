@@ -7,11 +7,9 @@ connects again. Passwords come from files that only their owner can read.
 """
 
 import contextlib
-import ipaddress
 import math
 import os
 import re
-import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from fedsecure.errors import (
     OutcomeUnknown,
     StorageError,
 )
+from fedsecure.trial import check_private, is_here
 
 OLDEST = 13
 _GRACE = 0.25  # seconds our own bound waits longer than the server's
@@ -294,25 +293,13 @@ def _check_secrets(parts: Mapping[str, str], passfile: Path | None) -> None:
     home = Path.home()
     named = passfile or parts.get("passfile") or os.getenv("PGPASSFILE")
     if named is not None:
-        _check_private(Path(named))
+        check_private(Path(named))
     elif (home / ".pgpass").exists():
-        _check_private(home / ".pgpass")
+        check_private(home / ".pgpass")
     if "service" in parts or "PGSERVICE" in os.environ:
         services = Path(os.getenv("PGSERVICEFILE") or home / ".pg_service.conf")
         if services.exists():
-            _check_private(services)
-
-
-def _check_private(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as missing:
-        raise ConfigurationError(f"{path}: {missing.strerror}") from missing
-    if not stat.S_ISREG(mode) or mode & 0o077:
-        raise ConfigurationError(
-            f"{path} has mode {stat.S_IMODE(mode):04o}, must be a file of 0600: others "
-            f"can read the passwords in it; chmod 600 {path}"
-        )
+            check_private(services)
 
 
 def _hosts(parts: Mapping[str, str]) -> list[str]:
@@ -321,18 +308,9 @@ def _hosts(parts: Mapping[str, str]) -> list[str]:
 
 
 def _check_hosts(hosts: Sequence[str], sslmode: str) -> None:
-    away = [host for host in hosts if not _is_here(host)]
+    away = [host for host in hosts if not is_here(host)]
     if away and sslmode not in _VERIFIED:
         raise ConfigurationError(
             f"sslmode={sslmode or 'prefer'} to {away[0]}, which is another machine: "
             "must be verify-full or verify-ca, with sslrootcert"
         )
-
-
-def _is_here(host: str) -> bool:
-    if not host or host.startswith(("/", "@")) or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,9 +1,12 @@
-"""Trials of a server before it is trusted: a race with one winner, clocks compared."""
+"""Trials of a server before it is trusted: its place, its clock, a race."""
 
+import ipaddress
 import logging
+import stat
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from fedsecure.errors import ConfigurationError, StorageError
 
@@ -69,6 +72,49 @@ def check_skew(server: str, skew: float, bound: float) -> None:
             "set both by NTP, or raise max_skew"
         )
     log.info("the clock of %s is %+.3f s from ours", server, skew)
+
+
+def seconds(settings: Mapping[str, object], name: str, default: float) -> float:
+    """Return a setting that is a bound in seconds.
+
+    Raises
+    ------
+    ConfigurationError
+        Not 0.1 to 60.
+    """
+    value = settings.get(name, default)
+    if not isinstance(value, int | float) or not 0.1 <= value <= 60:
+        raise ConfigurationError(f"{name}={value!r}, must be 0.1 to 60 seconds")
+    return float(value)
+
+
+def check_private(path: Path) -> None:
+    """Refuse a file with secrets that others can read.
+
+    Raises
+    ------
+    ConfigurationError
+        Missing, no regular file, or of a mode beyond 0600.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as missing:
+        raise ConfigurationError(f"{path}: {missing.strerror}") from missing
+    if not stat.S_ISREG(mode) or mode & 0o077:
+        raise ConfigurationError(
+            f"{path} has mode {stat.S_IMODE(mode):04o}, must be a file of 0600: others "
+            f"can read the secrets in it; chmod 600 {path}"
+        )
+
+
+def is_here(host: str) -> bool:
+    """Return whether a host, or the folder of a socket, is on this machine."""
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _race(claim: Callable[[str], bool], key: str, racers: int) -> list[bool]:

@@ -182,3 +182,8 @@ def distinct(entries: Sequence[JournalEntry]) -> list[JournalEntry]:
             f"journal detail of {largest} bytes, at most {MAX_DETAIL_BYTES}"
         )
     return kept
+
+
+def shown(head: Head | None) -> str:
+    """Return a head for a message."""
+    return "none" if head is None else f"round {head.round} (term {head.term})"

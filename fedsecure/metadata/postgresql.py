@@ -27,9 +27,10 @@ from fedsecure.metadata import (
     Step,
     distinct,
     release_entry,
+    shown,
 )
 from fedsecure.postgres import Sessions, Unfit, find_server
-from fedsecure.trial import check_skew, one_winner
+from fedsecure.trial import check_skew, one_winner, seconds
 
 TIMEOUT = 1.0
 MAX_SKEW = 5.0
@@ -144,7 +145,7 @@ class PostgresqlJournal:
         found = self.head(new.run)
         if found != new:
             raise Conflict(
-                f"head of {new.run} is {_show(found)}, expected {_show(expected)}, or "
+                f"head of {new.run} is {shown(found)}, expected {shown(expected)}, or "
                 f"round {new.round} was released before"
             )
 
@@ -183,14 +184,14 @@ def create(settings: Mapping[str, object]) -> Engine:
     server = find_server(
         str(settings.get("url") or ""),
         schema,
-        timeout=_seconds(settings, "timeout", TIMEOUT),
+        timeout=seconds(settings, "timeout", TIMEOUT),
         passfile=None if passfile is None else Path(str(passfile)),
         insecure_plain=settings.get("insecure_plain") is True,
     )
     sessions = Sessions(server)
     try:
         tables.bring_up(sessions, schema)
-        _try_out(sessions, _seconds(settings, "max_skew", MAX_SKEW))
+        _try_out(sessions, seconds(settings, "max_skew", MAX_SKEW))
     except Unfit as unfit:
         raise ConfigurationError(str(unfit)) from unfit
     return Engine(PostgresqlLeases(sessions), PostgresqlJournal(sessions))
@@ -247,14 +248,3 @@ def _try_out(sessions: Sessions, max_skew: float) -> None:
     after = datetime.now(UTC).timestamp()
     check_skew(sessions.server.shown, now - (before + after) / 2, max_skew)
     sessions.close()
-
-
-def _seconds(settings: Mapping[str, object], name: str, default: float) -> float:
-    value = settings.get(name, default)
-    if not isinstance(value, int | float) or not 0.1 <= value <= 60:
-        raise ConfigurationError(f"{name}={value!r}, must be 0.1 to 60 seconds")
-    return float(value)
-
-
-def _show(head: Head | None) -> str:
-    return "none" if head is None else f"round {head.round} (term {head.term})"

@@ -13,7 +13,14 @@ from fedsecure.errors import Conflict, StaleTerm
 from fedsecure.metadata import Engine, Head, JournalEntry, Step
 from tests.fakes import metadata as fake
 from tests.fakes.clock import FakeClock
-from tests.fakes.servers import Postgresql, no_postgresql, postgresql
+from tests.fakes.servers import (
+    Etcd,
+    Postgresql,
+    etcd,
+    no_etcd,
+    no_postgresql,
+    postgresql,
+)
 
 OPEN = JournalEntry("run", 1, Step.OPEN, "", "op-open", b'{"deadline":1}')
 UPDATE = JournalEntry("run", 1, Step.UPDATE, "site-1", "op-update", b"{}")
@@ -21,7 +28,7 @@ HEAD = Head("run", 1, 1, b"m" * 32, 1)
 NEXT = Head("run", 2, 2, b"n" * 32, 1)
 
 
-NEEDS_A_SERVER = {"postgresql": no_postgresql}
+NEEDS_A_SERVER = {"postgresql": no_postgresql, "etcd": no_etcd}
 PLUGS = [
     pytest.param(name, marks=[pytest.mark.integration] * (name in NEEDS_A_SERVER))
     for name in registry.names("metadata")
@@ -32,6 +39,12 @@ PLUGS = [
 def postgresql_server() -> Iterator[Postgresql]:
     with postgresql() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def etcd_cluster() -> Iterator[Etcd]:
+    with etcd() as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=[*PLUGS, "fake"])
@@ -49,6 +62,10 @@ def member(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Engin
         server = request.getfixturevalue("postgresql_server")
         schema = f"s{uuid.uuid4().hex}"
         settings = {"url": server.url, "schema": schema, "timeout": 10}
+    if name == "etcd":
+        cluster = request.getfixturevalue("etcd_cluster")
+        prefix = f"/{uuid.uuid4().hex}/"
+        settings = {"endpoints": cluster.endpoints, "prefix": prefix, "timeout": 10}
     create = registry.load("metadata", name).create
 
     def made() -> Engine:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
+import requests
 
 START_SECONDS = 30.0
 
@@ -175,7 +176,7 @@ class Postgresql:
 
     def close(self) -> None:
         """End it and remove its folder."""
-        self.stop()
+        self.process.end(signal.SIGQUIT)  # nobody needs its last checkpoint
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run_once(self, command: list[str]) -> None:
@@ -199,3 +200,102 @@ def postgresql(*options: str) -> Iterator[Postgresql]:
         yield server
     finally:
         server.close()
+
+
+# --- etcd -----------------------------------------------------------------------------
+
+
+def no_etcd() -> str:
+    """Return why no etcd can be started; "" if it can."""
+    return "" if shutil.which("etcd") else "no etcd: apt-get install etcd-server"
+
+
+class Etcd:
+    """A cluster of etcd members with their own data, on ports of loopback.
+
+    Parameters
+    ----------
+    size : int
+        Members.
+    options : str
+        Further options of each member.
+    tls : Path, optional
+        A folder with ca.pem, server.pem and server.key: clients need certificates too.
+    """
+
+    def __init__(self, size: int, *options: str, tls: Path | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fedsecure-etcd-"))
+        scheme = "http" if tls is None else "https"
+        self.ports = [(free_port(), free_port()) for _ in range(size)]
+        self.endpoints = [f"{scheme}://127.0.0.1:{client}" for client, _ in self.ports]
+        self._peers = [f"http://127.0.0.1:{peer}" for _, peer in self.ports]
+        self._options = list(options)
+        if tls is not None:
+            self._options += [
+                f"--cert-file={tls}/server.pem",
+                f"--key-file={tls}/server.key",
+                f"--trusted-ca-file={tls}/ca.pem",
+                "--client-cert-auth",
+            ]
+        self.members = [self._member(number) for number in range(size)]
+        for number in range(size):
+            until(lambda n=number: self._listens(n), self.members[number])  # type: ignore[misc]
+
+    def start(self, number: int) -> None:
+        """Start a member again, with the data it has."""
+        self.members[number] = self._member(number)
+        until(lambda: self._listens(number), self.members[number])
+
+    def leader(self) -> int:
+        """Return which member leads the cluster."""
+        for number, endpoint in enumerate(self.endpoints):
+            with contextlib.suppress(requests.RequestException, LookupError):
+                answer = requests.post(
+                    f"{endpoint}/v3/maintenance/status", json={}, timeout=5
+                ).json()
+                if answer["header"]["member_id"] == answer["leader"]:
+                    return number
+        raise RuntimeError("no member leads")
+
+    def close(self) -> None:
+        """End the members and remove their folder."""
+        for member in self.members:
+            if member.alive():
+                member.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _member(self, number: int) -> Process:
+        names = ",".join(f"e{n}={peer}" for n, peer in enumerate(self._peers))
+        command = [
+            "etcd",
+            f"--name=e{number}",
+            f"--data-dir={self.folder}/e{number}",
+            f"--listen-client-urls={self.endpoints[number]}",
+            f"--advertise-client-urls={self.endpoints[number]}",
+            f"--listen-peer-urls={self._peers[number]}",
+            f"--initial-advertise-peer-urls={self._peers[number]}",
+            f"--initial-cluster={names}",
+            "--initial-cluster-state=new",
+            "--heartbeat-interval=100",
+            "--election-timeout=1000",
+            *self._options,
+        ]
+        return Process(command, self.folder / f"e{number}.log")
+
+    def _listens(self, number: int) -> bool:
+        # etcd opens its client port when it has joined and a leader is known.
+        try:
+            socket.create_connection(("127.0.0.1", self.ports[number][0]), 1).close()
+        except OSError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def etcd(size: int = 3, *options: str, tls: Path | None = None) -> Iterator[Etcd]:
+    """Yield a cluster that is ended afterwards."""
+    cluster = Etcd(size, *options, tls=tls)
+    try:
+        yield cluster
+    finally:
+        cluster.close()

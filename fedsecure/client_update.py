@@ -1,7 +1,7 @@
 """An update under the run key, and back: weigh, quantise, pack, tag, encrypt, open.
 
 Everything here is linear in the integers, so the sum of what `encrypt` makes is what
-`open_sum` opens (ENCRYPTION sections 4 to 6). Both go chunk by chunk, 64 blocks at a
+`open_sum` opens (ENCRYPTION sections 4 to 6). Both go chunk by chunk, 16 blocks at a
 time: what is held beside the update is a chunk and the seeds. Nothing is signed here.
 """
 
@@ -17,6 +17,7 @@ from fedsecure.encoding import check_tags, pack, tags, unpack
 from fedsecure.errors import VerificationError
 from fedsecure.quantiser import FixedPoint
 from fedsecure.release import Release
+from fedsecure.residual import Carry
 from fedsecure.residues import ByteSource
 from fedsecure.runplan import RunPlan
 from fedsecure.update import IntVector, ModelUpdate, RoundId, Vector
@@ -80,12 +81,12 @@ class _Update:
         update: ModelUpdate,
         fixed: FixedPoint,
         rng: np.random.Generator | None,
-        feedback: Vector | None,
+        carry: Carry | None,
         mask: Mask | None,
     ) -> None:
         self._run, self._round, self._update = run, round_id, update
         self._fixed, self._rng = fixed, rng
-        self._feedback, self._mask = feedback, mask
+        self._carry, self._mask = carry, mask
         self._weight = weight_of(run.plan, fixed, update.num_examples)
         self.saturated = 0
 
@@ -109,18 +110,17 @@ class _Update:
 
     def _integers(self, start: int, stop: int) -> IntVector:
         values = self._update.delta[start:stop]
-        inside = slice(start, start + len(values))
         if self._weight is not None:
             values = values * self._weight
-        if self._feedback is not None:
-            values = values + self._feedback[inside]
-        if stop > inside.stop:
-            values = np.append(values, (self._weight or 0.0) * self._fixed.clip)
+            if len(values) < stop - start:
+                values = np.append(values, self._weight * self._fixed.clip)
+        if self._carry is not None:
+            values = self._carry.add(values, start)
         found = self._fixed.quantize(values, start, self._rng)
         self.saturated += found.saturated
-        if self._feedback is not None:
+        if self._carry is not None:
             left = self._fixed.residual(values, found.values, start)
-            self._feedback[inside] = left[: inside.stop - start]
+            self._carry.keep(left, start)
         return found.values
 
 
@@ -131,7 +131,7 @@ def encrypt(
     *,
     fixed: FixedPoint | None = None,
     rng: np.random.Generator | None = None,
-    feedback: Vector | None = None,
+    carry: Carry | None = None,
     mask: Mask | None = None,
 ) -> Encrypted:
     """Return an update's ciphertext, which is made while its chunks are drawn.
@@ -142,9 +142,9 @@ def encrypt(
         With the round's ranges; by default the plan's.
     rng : Generator, optional
         For stochastic rounding; None: to the nearest step.
-    feedback : Vector, optional
-        What rounding took from earlier updates, shape of the delta: added, and replaced
-        in place by what this one's takes. Never with privacy on.
+    carry : Carry, optional
+        What quantising took from the last update: added, and what it takes from this
+        one kept. Never with privacy on.
     mask : Mask, optional
         Under the encryption; None: none.
 
@@ -152,15 +152,9 @@ def encrypt(
     ------
     KeyMissing
         The site has no run key yet.
-    VerificationError
-        `feedback` has another shape than the delta.
     """
-    if feedback is not None and feedback.shape != update.delta.shape:
-        raise VerificationError(
-            f"feedback of shape {feedback.shape}, the update's is {update.delta.shape}"
-        )
     chosen = run.plan.fixed if fixed is None else fixed
-    loop = _Update(run, round_id, update, chosen, rng, feedback, mask)
+    loop = _Update(run, round_id, update, chosen, rng, carry, mask)
     return Encrypted(loop, update_form(run, run.key, len(update.delta)))
 
 

@@ -152,9 +152,12 @@ class FixedPoint:
         beyond its range in every round would otherwise pile up without end, and be
         paid out long after the model has moved on (as an integrator winds up).
         """
-        left = values - self.dequantize(sent, start)
+        left = np.empty(len(values), dtype=np.float64)
         for low, high, bound in self._pieces(start, len(left)):
-            np.clip(left[low:high], -bound, bound, out=left[low:high])
+            part = left[low:high]
+            np.divide(sent[low:high], self.scale_of(bound), out=part)
+            np.subtract(values[low:high], part, out=part)
+            np.clip(part, -bound, bound, out=part)
         return left
 
     def share(self, weight: float) -> float:

@@ -27,6 +27,8 @@ from typing import Any
 PEERS = ("naive-ckks", "nvflare-default", "flower-secaggplus")
 OWN = (
     *("bfv-20-seeds", "bfv-12-seeds", "bfv-8-seeds"),
+    *("bfv-20-sum", "bfv-12-sum", "bfv-8-sum"),
+    *("bfv-20-feedback", "bfv-20-masked"),
     *("ckks", "insecure_plain"),
 )
 PHASES = ("encrypt", "aggregate", "decrypt")
@@ -77,6 +79,13 @@ def _against(peer: str, phase: str) -> Callable[[Row, Rows], float | None]:
 
 def _fp32(way: str) -> Callable[[Row, Rows], float | None]:
     return lambda row, _: float(row[f"{way}_bytes_per_parameter"]) / FP32_BYTES
+
+
+def _over_unmasked(row: Row, rows: Rows) -> float | None:
+    plain = rows.get(
+        row["name"].replace("masked", "seeds"), row["params"], row["sites"]
+    )
+    return float(row["encrypt_cpu_s"] / plain["encrypt_cpu_s"]) if plain else None
 
 
 def _scaling(row: Row, rows: Rows) -> float | None:
@@ -139,6 +148,14 @@ TARGETS = (
         {"20": 1.15, "12": 1.15},
         _scaling,
         most=True,
+    ),
+    Target(
+        "encrypt, masked to unmasked",
+        "masked",
+        {"20": 1.2},
+        _over_unmasked,
+        most=True,
+        sites=16,
     ),
 )
 

@@ -28,7 +28,6 @@ STEPS_20 = 2.0**19 - 1
 """Steps a unit of our profile 20: CKKS has none of its own."""
 
 Array = NDArray[Any]
-Pieces = Iterable[bytes]
 
 
 class Ckks:
@@ -59,18 +58,18 @@ class Ckks:
     def encoded(self, update: Array, site: int) -> Array:
         return update.astype(np.float64) / self._sites
 
-    def aggregate(self, uploads: Iterable[Pieces]) -> Iterator[bytes]:
+    def aggregate(self, uploads: Iterable[bytes]) -> Iterator[bytes]:
         total = None
-        for pieces in uploads:
-            vector = self._read(pieces)
+        for data in uploads:
+            vector = self._read(data)
             if total is None:
                 total = vector
             else:
                 total.add_(vector)
         yield bytes(total.serialize()) if total is not None else b""
 
-    def decrypt(self, pieces: Pieces) -> Array:
-        return np.asarray(self._read(pieces).decrypt(), dtype=np.float64)
+    def decrypt(self, data: bytes) -> Array:
+        return np.asarray(self._read(data).decrypt(), dtype=np.float64)
 
     def error(self, opened: Array, encoded: Array) -> float:
         return float(np.abs(opened - encoded).max()) * self._sites * STEPS_20
@@ -78,8 +77,8 @@ class Ckks:
     def downlink(self, total: int, params: int) -> int:
         return total
 
-    def _read(self, pieces: Pieces) -> Any:
-        return self._tenseal.ckks_vector_from(self._context, b"".join(pieces))
+    def _read(self, data: bytes) -> Any:
+        return self._tenseal.ckks_vector_from(self._context, data)
 
 
 class SecAggPlus:
@@ -126,10 +125,10 @@ class SecAggPlus:
         """The integers `encrypt` drew for the last update: its rounding is random."""
         return self._rounded.astype(np.int64)
 
-    def aggregate(self, uploads: Iterable[Pieces]) -> Iterator[bytes]:
+    def aggregate(self, uploads: Iterable[bytes]) -> Iterator[bytes]:
         total: list[Any] = []
-        for pieces in uploads:
-            vector = [_array(b"".join(pieces))]
+        for data in uploads:
+            vector = [_array(data)]
             total = self._arith.parameters_addition(total, vector) if total else vector
         total = self._arith.parameters_mod(total, self.modulus_range)
         for site in range(self._sites):  # every self mask is drawn again
@@ -137,9 +136,9 @@ class SecAggPlus:
             total = self._arith.parameters_subtraction(total, mask)
         yield _npy(self._arith.parameters_mod(total, self.modulus_range)[0])
 
-    def decrypt(self, pieces: Pieces) -> Array:
+    def decrypt(self, data: bytes) -> Array:
         values: Array = self._quantization.dequantize(
-            [_array(b"".join(pieces))], self.clipping_range, self.quantization_range
+            [_array(data)], self.clipping_range, self.quantization_range
         )[0]
         values -= (self._sites - 1) * self.clipping_range
         return values / self._sites

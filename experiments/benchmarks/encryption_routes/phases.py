@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Pieces = Iterable[bytes]
 MIB = 2**20
 UPDATE_STD = 0.01
 WARM = 4096
@@ -45,9 +44,9 @@ class Route(Protocol):
 
     def encoded(self, update: Array, site: int) -> Array: ...
 
-    def aggregate(self, uploads: Iterable[Pieces]) -> Iterator[bytes]: ...
+    def aggregate(self, uploads: Iterable[bytes]) -> Iterator[bytes]: ...
 
-    def decrypt(self, pieces: Pieces) -> Array: ...
+    def decrypt(self, total: bytes) -> Array: ...
 
     def error(self, opened: Array, encoded: Array) -> float: ...
 
@@ -65,8 +64,8 @@ def build(name: str, params: int, sites: int) -> Route:
         return peers.SecAggPlus(sites, NEIGHBOURS)
     from experiments.benchmarks.encryption_routes.own import Own
 
-    scheme, profile, *_ = [*name.split("-"), "20"]
-    return Own(sites, scheme, profile, params)
+    scheme, profile, form = [*name.split("-"), "20", "seeds"][:3]
+    return Own(sites, scheme, profile, params, form)
 
 
 class Watch:
@@ -98,64 +97,63 @@ def _status(field: str) -> int:
     return next(int(x.split()[1]) * 1024 for x in lines if x.startswith(field))
 
 
-class Wire:
-    """Messages as they lie between the parties: a file, and the pieces of each."""
+class Post:
+    """Messages as they lie between the parties: a file, and where each one is."""
 
     def __init__(self, file: IO[bytes], watch: Watch) -> None:
         self._file = file
         self._watch = watch
-        self._pieces: list[list[tuple[int, int]]] = []
+        self._messages: list[tuple[int, int]] = []
 
-    def send(self, pieces: Pieces) -> None:
-        sent: list[tuple[int, int]] = []
+    def send(self, pieces: Iterable[bytes]) -> None:
+        at = size = self._file.seek(0, 2)
         for piece in pieces:
             with self._watch.stopped():
-                at = self._file.seek(0, 2)
-                sent.append((at, self._file.write(piece)))
-                self._file.flush()
-        self._pieces.append(sent)
+                self._file.seek(size)  # what makes the pieces reads the same file
+                size += self._file.write(piece)
+        self._messages.append((at, size - at))
 
-    def receive(self, message: int) -> Iterator[bytes]:
-        for at, size in self._pieces[message]:
-            with self._watch.stopped():
-                self._file.seek(at)
-                data = self._file.read(size)
-            yield data
+    def receive(self, message: int) -> bytes:
+        at, size = self._messages[message]
+        with self._watch.stopped():
+            self._file.seek(at)
+            return self._file.read(size)
 
     def size(self, message: int) -> int:
-        return sum(size for _, size in self._pieces[message])
+        return self._messages[message][1]
 
 
 def measure(name: str, params: int, sites: int) -> dict[str, Any]:
+    warm = build(name, WARM, sites)
+    for _ in warm.encrypt(_update(WARM, 0).astype(warm.dtype), 0):
+        pass  # imports, tables, pools
     route = build(name, params, sites)
     watch = Watch()
     times = 3 if params * sites <= LIGHT else 1
     distinct = min(sites, 3) if route.one_for_all else sites
-    for _ in route.encrypt(_update(WARM, 0).astype(route.dtype), 0):
-        pass  # imports, tables, pools
     with tempfile.TemporaryFile() as file:
-        wire = Wire(file, watch)
+        post = Post(file, watch)
         encrypts, truth = [], np.zeros(params)
         for site in range(distinct):
             update = _update(params, site).astype(route.dtype)
             with watch.step():
-                wire.send(route.encrypt(update, site))
+                post.send(route.encrypt(update, site))
             encrypts.append((watch.cpu, watch.peak))
             weight = len(range(site, sites, distinct))
             truth += route.encoded(update, site) * weight
             del update
 
         def aggregate() -> None:
-            wire.send(route.aggregate(wire.receive(i % distinct) for i in range(sites)))
+            post.send(route.aggregate(post.receive(i % distinct) for i in range(sites)))
 
         aggregates = _timed(watch, aggregate, times)
         opened: list[Array] = []
 
         def decrypt() -> None:
-            opened[:] = [route.decrypt(wire.receive(-1))]
+            opened[:] = [route.decrypt(post.receive(-1))]
 
         decrypts = _timed(watch, decrypt, times)
-        up, down = wire.size(0), route.downlink(wire.size(-1), params)
+        up, down = post.size(0), route.downlink(post.size(-1), params)
     return {
         "name": name,
         "params": params,

@@ -31,6 +31,7 @@ from fedsecure.flower.post import Timing
 from fedsecure.flower.rollcall import WHO, rollcall
 from fedsecure.flower.strategy import SecureFedAvg
 from fedsecure.monitor.observer import read_lines
+from fedsecure.outgoing import Outgoing
 from fedsecure.privacy.budget import Content
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.provision.kits import provision
@@ -162,10 +163,10 @@ class OpenedSite:
     folder: Path
     name: str
 
-    def answer(self, data: bytes, trainer: Trainer) -> bytes:
+    def answer(self, data: bytes, trainer: Trainer) -> Outgoing:
         """Return the site's answer to one message, or its name if that was asked."""
         if data == WHO:
-            return self.name.encode()
+            return Outgoing.of(self.name.encode())
         kit = _kit(self.folder, self.name)
         content = Content(_DATASET, fingerprint(kit, b"simulated"), trainer.rows())
         half = build_round(kit, content, _store(kit), kit.state)

@@ -6,30 +6,45 @@ be durable before the next step is written before the next step.
 """
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from fedsecure import parts
+from fedsecure.ciphertext import announced_bytes
+from fedsecure.client_masks import ClientMasks, unmasking
+from fedsecure.client_quantiser import agree, agreed, round_quantiser
 from fedsecure.client_run import ClientRun, ClientRuns, Gate, Identity, Peers
 from fedsecure.client_update import encrypt, open_sum
-from fedsecure.envelope import Envelope, Kind, Scope, Verified, parse, verify
+from fedsecure.envelope import (
+    Envelope,
+    Head,
+    Kind,
+    Scope,
+    Verified,
+    parse,
+    verify,
+    verify_head,
+)
 from fedsecure.errors import (
     FedsecureError,
     InputConflict,
     PolicyRefused,
     ReleaseMissing,
-    SecondAggregate,
     StaleTerm,
-    TooFewContributors,
     VerificationError,
 )
 from fedsecure.ledger import Ledger
+from fedsecure.onesum import OneSum
+from fedsecure.outgoing import Outgoing
 from fedsecure.privacy.budget import Budget, Reservation
-from fedsecure.release import Release, read_release
+from fedsecure.release import read_release
 from fedsecure.runplan import RunPlan
+from fedsecure.shelf import Kept
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
 from fedsecure.update import Layout, ModelUpdate, RoundId, Vector
@@ -43,6 +58,7 @@ class Admitted:
 
     round: RoundId
     run: ClientRun
+    after: int
     layout: Layout
     model: Vector
     input_digest: bytes
@@ -88,16 +104,14 @@ class ClientRound:
         self._gate = gate
         self._ledger = ledger
         self._budgets = budgets
+        self._random = random
         self._max_bytes = max_bytes
         self._runs = ClientRuns(
             me, peers, gate, ledger, store, random, max_bytes=max_bytes
         )
         self._term = max((r.term for r in ledger.records()), default=0)
-        self._opened = {
-            (r.run, r.round): bytes.fromhex(str(r.detail["release"]))
-            for r in ledger.records()
-            if r.action == "aggregate.opened"
-        }
+        self._sums = OneSum(me.site, ledger)
+        self._masks = ClientMasks(me, peers, self._sums, random)
 
     def close(self) -> None:
         """Let another process open the site's ledger."""
@@ -105,8 +119,11 @@ class ClientRound:
 
     # --- the whole half -------------------------------------------------------------
 
-    def answer(self, data: bytes, trainer: Trainer) -> bytes:
-        """Return the site's answer to one message: a refusal rather than an error."""
+    def answer(self, data: bytes, trainer: Trainer) -> Outgoing:
+        """Return the site's answer to one message: a refusal rather than an error.
+
+        What lies in the outbox is read from there while it is sent.
+        """
         scope = Scope(RoundId("", 0), self._me.site, b"", b"", b"")
         try:
             request = parse(data, self._max_bytes)
@@ -116,10 +133,13 @@ class ClientRound:
         except (FedsecureError, OSError) as no:
             return self._refusal(scope, no)
 
-    def _reply(self, request: Verified, trainer: Trainer) -> bytes:
+    def _reply(self, request: Verified, trainer: Trainer) -> Outgoing:
         run = self._runs.join(request)
         if request.kind == Kind.BEGIN_REQUEST:
-            return self._runs.begin(run, request, trainer)
+            return self._runs.begin(run, request, trainer).outgoing
+        if request.kind == Kind.UNMASK_REQUEST:
+            self._runs.take(run, request, [])
+            return self._reveal(run, request)
         pieces = parts.split(request)
         self._runs.take(run, request, pieces)
         for _, release in (piece for piece in pieces if piece[0] == "release"):
@@ -127,19 +147,19 @@ class ClientRound:
         if request.header.get("train") is False:
             return self._report(run, request, trainer)
         admitted = self.admit(request, trainer.rows())
-        if isinstance(admitted, bytes):
-            return admitted
-        return self.protect(admitted, trainer.run(_task(admitted)))
+        if isinstance(admitted, Kept):
+            return admitted.outgoing
+        return self.protect(admitted, trainer.run(_task(admitted))).outgoing
 
     # --- admit ----------------------------------------------------------------------
 
-    def admit(self, request: Verified, rows: int) -> Admitted | bytes:
+    def admit(self, request: Verified, rows: int) -> Admitted | Kept:
         """Check a request to train and pay for it.
 
         Returns
         -------
-        Admitted or bytes
-            Bytes are the stored answer: this round was answered before.
+        Admitted or Kept
+            What is kept is the stored answer: this round was answered before.
 
         Raises
         ------
@@ -155,17 +175,19 @@ class ClientRound:
         known = run.shelf.answer(round_id.number)
         if known is not None:
             return self._same_input(known, given)
+        after = parts.count(request.header, "after")
         layout, model = self._model_after(run, request.header)
         reservation = self._reserve(run.plan, round_id, rows)
-        return Admitted(round_id, run, layout, model, given, reservation)
+        return Admitted(round_id, run, after, layout, model, given, reservation)
 
-    def _same_input(self, known: bytes, given: bytes) -> bytes:
-        before = self._own(known)
-        if _digest(before.header, "input") != given:
+    def _same_input(self, known: Kept, given: bytes) -> Kept:
+        if _digest(self._own(known), "input") != given:
+            before = known.head.scope.round
             raise InputConflict(
-                f"round {before.scope.round.number} of {before.scope.round.run} was "
-                "answered on another input; it is never trained again"
+                f"round {before.number} of {before.run} was answered on another input; "
+                "it is never trained again"
             )
+        known.check()
         return known
 
     def _model_after(
@@ -176,7 +198,8 @@ class ClientRound:
         layout, model = run.shelf.layout(), run.shelf.model(after)
         if layout is None or model is None:
             raise ReleaseMissing(f"the release of round {after} was not opened here")
-        ours = self._opened[run.plan.run, after] if after else model_digest(model)
+        opened = self._sums.digest(run.plan.run, after)
+        ours = opened if after else model_digest(model)
         if _digest(header, "input") != ours:
             raise InputConflict(f"another release of round {after} was opened here")
         return layout, model
@@ -198,10 +221,10 @@ class ClientRound:
 
     # --- protect --------------------------------------------------------------------
 
-    def protect(self, admitted: Admitted, result: TrainingResult) -> bytes:
-        """Quantise, tag, encrypt and sign an update; keep it; return its bytes.
+    def protect(self, admitted: Admitted, result: TrainingResult) -> Kept:
+        """Quantise, tag, encrypt and sign an update, and keep it, piece by piece.
 
-        Nothing leaves before the outbox holds it.
+        Nothing leaves before the outbox holds all of it.
 
         Raises
         ------
@@ -213,18 +236,34 @@ class ClientRound:
         run, plan = admitted.run, admitted.run.plan
         update = _checked_update(admitted, result)
         self._gate.check_norm(plan, float(np.linalg.norm(update.delta)))
-        sealed = encrypt(run, admitted.round, update)
-        body = b"".join(sealed.chunks())
-        header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
-        if plan.metrics == "plain":
-            header["metrics"] = {**result.metrics, "saturated": sealed.saturated}
-        answer = self._me.sign(Kind.UPDATE, run.scope(admitted.round), header, body)
-        data = answer.to_bytes()
-        run.shelf.keep_answer(admitted.round.number, data)
+        masks = self._masks.make(run, admitted.round)
+        mask = None if masks is None else masks.stream
+        how = round_quantiser(run, admitted.round, admitted.after, self._random)
+        sealed = encrypt(
+            run,
+            admitted.round,
+            update,
+            fixed=how.fixed,
+            rng=how.rng,
+            carry=how.carry,
+            mask=mask,
+        )
+        behind = () if masks is None else (masks.pledge.to_bytes(),)
+
+        def seal(size: int, sha256: str) -> Head:
+            header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
+            if plan.metrics == "plain":
+                header["metrics"] = {**result.metrics, "saturated": sealed.saturated}
+            scope = run.scope(admitted.round)
+            return self._me.sign_head(Kind.UPDATE, scope, header, (size, sha256))
+
+        pieces = itertools.chain(sealed.chunks(), behind)
+        kept = run.shelf.keep_answer(admitted.round.number, pieces, seal)
         if admitted.reservation is not None:
-            digest = hashlib.sha256(data).digest()
+            # The head names the body by its digest: one hash stands for both.
+            digest = hashlib.sha256(kept.head.to_bytes()).digest()
             self._budget(plan).commit(admitted.reservation, digest)
-        return data
+        return kept
 
     # --- recover --------------------------------------------------------------------
 
@@ -247,70 +286,45 @@ class ClientRound:
         run = self._runs.get(message.scope.round.run)
         message.require(run.scope(message.scope.round, site="*"))
         release = read_release(message)
-        self._may_open(run, release)
+        own = partial(self._sent, run, release.round)
+        self._sums.open(run, release, own, self._term)
         known = run.shelf.model(release.round.number)
         if known is not None:
             return known
         before = run.shelf.model(release.after)
         if before is None:
             raise ReleaseMissing(f"open the release of round {release.after} first")
-        model = before + open_sum(run, release, message.body, before.size)
+        body = memoryview(message.body)
+        end = announced_bytes(body)
+        unmask = unmasking(run, release, body[end:])
+        fixed = agreed(run, release.after)
+        step = open_sum(
+            run, release, body[:end], before.size, fixed=fixed, unmask=unmask
+        )
+        model = before + step
+        agree(run, release.round.number, before, model)
         run.shelf.keep_model(release.round.number, model)
         run.shelf.forget_models(release.after)
         return model
 
-    def _may_open(self, run: ClientRun, release: Release) -> None:
-        key, digest = (run.plan.run, release.round.number), release.digest()
-        opened = self._opened.get(key)
-        if opened == digest:
-            return
-        detail: dict[str, JSON] = {
-            "release": digest.hex(),
-            "sites": len(release.participants),
-        }
-        if opened is not None:
-            self._record("aggregate.second", release, SecondAggregate.code, detail)
-            raise SecondAggregate(
-                f"round {key[1]} was opened as {opened.hex()[:12]}; "
-                f"{digest.hex()[:12]} is refused"
-            )
-        self._check_participants(run, release)
-        if release.after and (run.plan.run, release.after) not in self._opened:
-            raise ReleaseMissing(f"open the release of round {release.after} first")
-        self._record("aggregate.opened", release, "", detail)
-        self._opened[key] = digest
+    def _reveal(self, run: ClientRun, request: Verified) -> Outgoing:
+        """Give this site's shares of what takes the masks off a closed round's sum."""
+        own = partial(self._sent, run, request.scope.round)
+        return Outgoing.of(self._masks.reveal(run, request, own, self._term))
 
-    def _check_participants(self, run: ClientRun, release: Release) -> None:
-        strangers = sorted(set(release.sites) - set(run.plan.sites))
-        if strangers or len(release.sites) < run.plan.min_contributors:
-            raise TooFewContributors(
-                f"round {release.round.number}: {len(release.sites)} contributors, at "
-                f"least {run.plan.min_contributors}; strangers: {strangers}"
-            )
-        own = dict(release.participants).get(self._me.site)
-        mine = run.shelf.answer(release.round.number)
-        if own is not None and (mine is None or self._own(mine).digest != own):
-            raise VerificationError("the release counts an update this site never sent")
-
-    def _record(
-        self, action: str, release: Release, code: str, detail: Mapping[str, JSON]
-    ) -> None:
-        self._ledger.append(
-            action,
-            release.round.run,
-            run=release.round.run,
-            round=release.round.number,
-            term=self._term,
-            outcome="refused" if code else "ok",
-            code=code,
-            detail=detail,
-        )
+    def _sent(self, run: ClientRun, round_id: RoundId) -> bytes | None:
+        """Return the digest of this site's update of a round, or None."""
+        mine = run.shelf.answer(round_id.number)
+        if mine is None:
+            return None
+        self._own(mine)
+        return mine.head.digest()
 
     # --- small steps ----------------------------------------------------------------
 
     def _checked(self, envelope: Envelope) -> Verified:
         signer = self._peers.aggregator(envelope.signer)
-        kinds = (Kind.BEGIN_REQUEST, Kind.REQUEST)
+        kinds = (Kind.BEGIN_REQUEST, Kind.REQUEST, Kind.UNMASK_REQUEST)
         request = verify(envelope, signer, kinds=kinds)
         if request.scope.site != self._me.site:
             raise VerificationError(f"message is for site {request.scope.site!r}")
@@ -322,7 +336,7 @@ class ClientRound:
             self._term = term
         return request
 
-    def _report(self, run: ClientRun, request: Verified, trainer: Trainer) -> bytes:
+    def _report(self, run: ClientRun, request: Verified, trainer: Trainer) -> Outgoing:
         """Evaluate the last model without training; metrics leave under the plan."""
         layout, model = self._model_after(run, request.header)
         metrics: dict[str, JSON] = {}
@@ -331,23 +345,26 @@ class ClientRound:
             task = TrainingTask(round_id, layout, model, settings, train=False)
             metrics.update(trainer.run(task).metrics)
         scope = run.scope(request.scope.round)
-        return self._me.sign(Kind.REPORT, scope, {"metrics": metrics}, b"").to_bytes()
+        return self._small(Kind.REPORT, scope, {"metrics": metrics})
 
-    def _own(self, data: bytes) -> Verified:
-        envelope = parse(data, self._max_bytes)
-        return verify(envelope, self._me.signing.public, kinds=(Kind.UPDATE,))
+    def _own(self, kept: Kept) -> Mapping[str, JSON]:
+        """Return the header of an own update; its body stays where it is."""
+        return verify_head(kept.head, self._me.signing.public, kinds=(Kind.UPDATE,))
 
-    def _refusal(self, scope: Scope, reason: Exception) -> bytes:
+    def _small(self, kind: Kind, scope: Scope, header: Mapping[str, JSON]) -> Outgoing:
+        return Outgoing.of(self._me.sign(kind, scope, header, b"").to_bytes())
+
+    def _refusal(self, scope: Scope, reason: Exception) -> Outgoing:
         """Say no with a code only: the reason stays here (PRIVACY section 10)."""
         code = str(getattr(reason, "code", "failed"))
         log.warning("site %s refuses (%s): %s", self._me.site, code, reason)
         header: dict[str, JSON] = {"code": code, "term": self._term}
-        return self._me.sign(Kind.REFUSAL, scope, header, b"").to_bytes()
+        return self._small(Kind.REFUSAL, scope, header)
 
 
 def model_digest(model: Vector) -> bytes:
     """Return SHA-256 of a model's little-endian float64 bytes; 32 bytes."""
-    return hashlib.sha256(model.astype("<f8").tobytes()).digest()
+    return hashlib.sha256(np.ascontiguousarray(model, dtype="<f8").data).digest()
 
 
 def _task(admitted: Admitted) -> TrainingTask:

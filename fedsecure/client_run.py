@@ -8,14 +8,24 @@ import numpy as np
 
 from fedsecure import ciphertext, custody, parts, registry
 from fedsecure.downlink import SEEDS, downlink_form
-from fedsecure.envelope import Envelope, Kind, Scope, Verified, canonical, sign
+from fedsecure.envelope import (
+    Envelope,
+    Head,
+    Kind,
+    Scope,
+    Verified,
+    canonical,
+    sign,
+    sign_head,
+)
 from fedsecure.errors import KeyMissing, PolicyRefused, VerificationError
 from fedsecure.he import Scheme, SecretKey
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.ledger import Ledger
+from fedsecure.outgoing import Bytes
 from fedsecure.release import plan_digest
 from fedsecure.runplan import RunPlan, read_plan
-from fedsecure.shelf import Shelf, read_layout
+from fedsecure.shelf import Kept, Shelf, read_layout
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer
 from fedsecure.update import Layout, RoundId
@@ -63,6 +73,19 @@ class Identity:
     ) -> Envelope:
         """Return an envelope signed by this site."""
         return sign(kind, scope, header, body, signer=self.site, key=self.signing)
+
+    def sign_head(
+        self,
+        kind: Kind,
+        scope: Scope,
+        header: Mapping[str, JSON],
+        body: tuple[int, str],
+    ) -> Head:
+        """Return the head of a message whose body lies elsewhere, signed by this site.
+
+        `body` is its length and its SHA-256 as hexadecimal.
+        """
+        return sign_head(kind, scope, header, body, signer=self.site, key=self.signing)
 
 
 @dataclass(slots=True)
@@ -153,7 +176,7 @@ class ClientRuns:
         self._gate.check(run.plan, run.shelf.layout())
         return run
 
-    def begin(self, run: ClientRun, request: Verified, trainer: Trainer) -> bytes:
+    def begin(self, run: ClientRun, request: Verified, trainer: Trainer) -> Kept:
         """As the custodian: make the run key and wrap it to every site, once."""
         known = run.shelf.answer(0)
         if known is not None:
@@ -165,12 +188,13 @@ class ClientRuns:
             self._me.signing,
             self._random(custody.NONCE_BYTES),
         )
-        pieces = [("statement", document.statement)]
+        pieces: list[tuple[str, Bytes]] = [("statement", document.statement)]
         pieces += [(f"wrap:{site}", document.wraps[site]) for site in run.plan.sites]
         if request.header.get("initial") is True:
             layout, model = trainer.initial(run.plan.settings)
             pieces.append(("layout", canonical(layout.document())))
-            pieces.append(("initial", model.astype("<f8").tobytes()))
+            whole = np.ascontiguousarray(model, dtype="<f8")
+            pieces.append(("initial", whole.data.cast("B")))
             parameters = model.size
         else:
             parameters = parts.count(request.header, "parameters")
@@ -178,12 +202,14 @@ class ClientRuns:
         me, plan = self._me.site, run.plan.digest
         scope = Scope(request.scope.round, me, key.key_id, b"", plan)
         header: dict[str, JSON] = {"parts": parts.listing(pieces)}
-        answer = self._me.sign(Kind.BEGIN, scope, header, parts.join(pieces))
-        run.shelf.keep_answer(0, answer.to_bytes())
-        return answer.to_bytes()
+
+        def seal(size: int, sha256: str) -> Head:
+            return self._me.sign_head(Kind.BEGIN, scope, header, (size, sha256))
+
+        return run.shelf.keep_answer(0, (data for _, data in pieces), seal)
 
     def take(
-        self, run: ClientRun, request: Verified, pieces: list[tuple[str, bytes]]
+        self, run: ClientRun, request: Verified, pieces: list[tuple[str, memoryview]]
     ) -> None:
         """Take the run key and the first model from a request, if they are new.
 
@@ -196,7 +222,7 @@ class ClientRuns:
         """
         statement, wrap = parts.one(pieces, "statement"), parts.one(pieces, "wrap")
         if run.opened_key is None and statement is not None and wrap is not None:
-            run.opened_key = self._open_key(run, request, statement, wrap)
+            run.opened_key = self._open_key(run, request, bytes(statement), bytes(wrap))
         layout, first = parts.one(pieces, "layout"), parts.one(pieces, "initial")
         if run.shelf.layout() is None and layout is not None and first is not None:
             self._keep_first(run, layout, first)
@@ -249,8 +275,10 @@ class ClientRuns:
         )
         return key
 
-    def _keep_first(self, run: ClientRun, layout: bytes, first: bytes) -> None:
-        shape = read_layout(layout)
+    def _keep_first(
+        self, run: ClientRun, layout: memoryview, first: memoryview
+    ) -> None:
+        shape = read_layout(bytes(layout))
         if len(first) != 8 * shape.num_parameters:
             raise VerificationError("the first model does not fit its layout")
         model = np.frombuffer(first, dtype="<f8")

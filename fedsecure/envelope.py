@@ -10,13 +10,14 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import rfc8785
 
 from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
+from fedsecure.outgoing import Bytes
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
@@ -35,6 +36,8 @@ class Kind(StrEnum):
     BEGIN = "begin"
     REQUEST = "request"
     UPDATE = "update"
+    UNMASK_REQUEST = "unmask-request"
+    SHARES = "shares"
     RELEASE = "release"
     REFUSAL = "refusal"
     REPORT = "report"
@@ -61,13 +64,50 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """All of a message but its body, which it names by length and digest.
+
+    Attributes
+    ----------
+    kind : str
+    scope : Scope
+    header : bytes
+        Canonical JSON.
+    body_bytes : int
+    body_sha256 : str
+        Hexadecimal.
+    signer : str
+    signature : bytes
+        64 bytes over all of the above; empty while it is not signed.
+    """
+
+    kind: str
+    scope: Scope
+    header: bytes
+    body_bytes: int
+    body_sha256: str
+    signer: str
+    signature: bytes
+
+    def digest(self) -> bytes:
+        """Return SHA-256 over all that is signed; 32 bytes."""
+        return hashlib.sha256(_signed(self)).digest()
+
+    def to_bytes(self) -> bytes:
+        """Return the wire form up to the body: prefix, head, signature."""
+        head = _fields(self)
+        prefix = _PREFIX.pack(_MAGIC, FORMAT, len(head))
+        return b"".join((prefix, head, self.signature))
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """A message as it travels: nothing in it may be believed before `verify`."""
 
     kind: str
     scope: Scope
     header: bytes
-    body: bytes
+    body: Bytes
     signer: str
     signature: bytes
     body_sha256: str = field(init=False, repr=False, compare=False)
@@ -77,15 +117,26 @@ class Envelope:
         found = hashlib.sha256(self.body).hexdigest()
         object.__setattr__(self, "body_sha256", found)
 
+    @property
+    def head(self) -> Head:
+        """The message without its body."""
+        return Head(
+            self.kind,
+            self.scope,
+            self.header,
+            len(self.body),
+            self.body_sha256,
+            self.signer,
+            self.signature,
+        )
+
     def digest(self) -> bytes:
         """Return SHA-256 over all that is signed; 32 bytes."""
-        return hashlib.sha256(_signed(self)).digest()
+        return self.head.digest()
 
     def to_bytes(self) -> bytes:
         """Return the wire form: prefix, head, signature, body."""
-        head = _head(self)
-        prefix = _PREFIX.pack(_MAGIC, FORMAT, len(head))
-        return b"".join((prefix, head, self.signature, self.body))
+        return b"".join((self.head.to_bytes(), self.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +146,7 @@ class Verified:
     kind: Kind
     scope: Scope
     header: Mapping[str, JSON]
-    body: bytes
+    body: Bytes
     signer: str
     digest: bytes
 
@@ -134,7 +185,7 @@ def sign(
     kind: Kind,
     scope: Scope,
     header: Mapping[str, JSON],
-    body: bytes,
+    body: Bytes,
     *,
     signer: str,
     key: SigningKey,
@@ -142,12 +193,32 @@ def sign(
     """Return a signed envelope."""
     bare = Envelope(kind, scope, canonical(header), body, signer, b"")
     # Not made anew: that would hash the body again.
-    object.__setattr__(bare, "signature", key.sign(_signed(bare)))
+    object.__setattr__(bare, "signature", key.sign(_signed(bare.head)))
     return bare
 
 
-def parse(data: bytes, max_bytes: int) -> Envelope:
-    """Read the wire form; believes nothing in it.
+def sign_head(
+    kind: Kind,
+    scope: Scope,
+    header: Mapping[str, JSON],
+    body: tuple[int, str],
+    *,
+    signer: str,
+    key: SigningKey,
+) -> Head:
+    """Return the signed head of a message whose body lies elsewhere.
+
+    Parameters
+    ----------
+    body : tuple of (int, str)
+        The body's length in bytes and its SHA-256, hexadecimal.
+    """
+    bare = Head(kind, scope, canonical(header), *body, signer, b"")
+    return replace(bare, signature=key.sign(_signed(bare)))
+
+
+def parse(data: Bytes, max_bytes: int) -> Envelope:
+    """Read the wire form; believes nothing in it. The body is not copied.
 
     Raises
     ------
@@ -156,6 +227,30 @@ def parse(data: bytes, max_bytes: int) -> Envelope:
     """
     if len(data) > max_bytes:
         raise VerificationError(f"message of {len(data)} bytes, at most {max_bytes}")
+    head, start = read_head(data)
+    envelope = Envelope(
+        head.kind,
+        head.scope,
+        head.header,
+        memoryview(data)[start:].toreadonly(),
+        head.signer,
+        head.signature,
+    )
+    if envelope.head != head:
+        raise VerificationError(
+            "message head is for another body: the body was changed"
+        )
+    return envelope
+
+
+def read_head(data: Bytes) -> tuple[Head, int]:
+    """Read a message's head, and where its body begins; believes nothing in it.
+
+    Raises
+    ------
+    VerificationError
+        Another format, or not well formed.
+    """
     if len(data) < _PREFIX.size + SIGNATURE_BYTES:
         raise VerificationError(f"message of {len(data)} bytes is too short")
     magic, version, length = _PREFIX.unpack_from(data)
@@ -164,9 +259,9 @@ def parse(data: bytes, max_bytes: int) -> Envelope:
     start = _PREFIX.size + length
     if length > MAX_HEAD_BYTES or start + SIGNATURE_BYTES > len(data):
         raise VerificationError(f"message head of {length} bytes does not fit")
-    head = data[_PREFIX.size : start]
-    body = data[start + SIGNATURE_BYTES :]
-    return _read_head(head, data[start : start + SIGNATURE_BYTES], body)
+    fields = bytes(data[_PREFIX.size : start])
+    body = start + SIGNATURE_BYTES
+    return _read_fields(fields, bytes(data[start:body])), body
 
 
 def verify(envelope: Envelope, key: VerifyKey, *, kinds: tuple[Kind, ...]) -> Verified:
@@ -178,72 +273,85 @@ def verify(envelope: Envelope, key: VerifyKey, *, kinds: tuple[Kind, ...]) -> Ve
         Wrong signature, a kind that is not expected here, or a header that is not a
         JSON object in its one encoding: it may be written into journal and ledger.
     """
-    key.verify(envelope.signature, _signed(envelope))
-    if envelope.kind not in kinds:
-        wanted = ", ".join(kinds)
-        raise VerificationError(f"message is a {envelope.kind!r}, expected {wanted}")
-    header = _object(envelope.header)
-    if not _is_canonical(header, envelope.header):
-        raise VerificationError("message header is not in canonical form")
+    head = envelope.head
+    header = verify_head(head, key, kinds=kinds)
     return Verified(
         Kind(envelope.kind),
         envelope.scope,
         header,
         envelope.body,
         envelope.signer,
-        envelope.digest(),
+        head.digest(),
     )
 
 
-def _head(envelope: Envelope) -> bytes:
-    scope = envelope.scope
+def verify_head(
+    head: Head, key: VerifyKey, *, kinds: tuple[Kind, ...]
+) -> Mapping[str, JSON]:
+    """Return the header of a verified head; its body was not looked at.
+
+    Raises
+    ------
+    VerificationError
+        As `verify`.
+    """
+    key.verify(head.signature, _signed(head))
+    if head.kind not in kinds:
+        wanted = ", ".join(kinds)
+        raise VerificationError(f"message is a {head.kind!r}, expected {wanted}")
+    header = _object(head.header)
+    if not _is_canonical(header, head.header):
+        raise VerificationError("message header is not in canonical form")
+    return header
+
+
+def _fields(head: Head) -> bytes:
+    scope = head.scope
     return canonical(
         {
-            "kind": str(envelope.kind),
+            "kind": str(head.kind),
             "run": scope.round.run,
             "round": scope.round.number,
             "site": scope.site,
             "key_id": scope.key_id.hex(),
             "layout": scope.layout.hex(),
             "plan": scope.plan.hex(),
-            "signer": envelope.signer,
-            "header": envelope.header.decode(),
-            "body_bytes": len(envelope.body),
-            "body_sha256": envelope.body_sha256,
+            "signer": head.signer,
+            "header": head.header.decode(),
+            "body_bytes": head.body_bytes,
+            "body_sha256": head.body_sha256,
         }
     )
 
 
-def _signed(envelope: Envelope) -> bytes:
-    return _LABEL + _head(envelope)
+def _signed(head: Head) -> bytes:
+    return _LABEL + _fields(head)
 
 
-def _read_head(head: bytes, signature: bytes, body: bytes) -> Envelope:
-    fields = _object(head)
+def _read_fields(data: bytes, signature: bytes) -> Head:
+    fields = _object(data)
     try:
         scope = Scope(
             RoundId(_text(fields, "run"), _count(fields, "round")),
             _text(fields, "site"),
             *(bytes.fromhex(_text(fields, n)) for n in ("key_id", "layout", "plan")),
         )
-        header = _text(fields, "header").encode()
-        envelope = Envelope(
+        head = Head(
             _text(fields, "kind"),
             scope,
-            header,
-            body,
+            _text(fields, "header").encode(),
+            _count(fields, "body_bytes"),
+            _text(fields, "body_sha256"),
             _text(fields, "signer"),
             signature,
         )
         # One encoding only: what was signed is made again, never taken over.
-        same = _head(envelope) == head
+        same = _fields(head) == data
     except (ValueError, ConfigurationError) as bad:
         raise VerificationError(f"message head is not well formed: {bad}") from bad
     if not same:
-        raise VerificationError(
-            "message head is not canonical, or the body was changed"
-        )
-    return envelope
+        raise VerificationError("message head is not canonical")
+    return head
 
 
 def _is_canonical(value: Mapping[str, JSON], data: bytes) -> bool:

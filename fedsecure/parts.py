@@ -4,23 +4,24 @@ from collections.abc import Mapping, Sequence
 
 from fedsecure.envelope import Verified
 from fedsecure.errors import VerificationError
+from fedsecure.outgoing import Bytes
 from fedsecure.trainer import JSON
 
 MAX_PARTS = 4096
 
 
-def listing(parts: Sequence[tuple[str, bytes]]) -> list[JSON]:
+def listing(parts: Sequence[tuple[str, Bytes]]) -> list[JSON]:
     """Return the header's field ``parts``: name and length of each part, in order."""
     return [[name, len(data)] for name, data in parts]
 
 
-def join(parts: Sequence[tuple[str, bytes]]) -> bytes:
+def join(parts: Sequence[tuple[str, Bytes]]) -> bytes:
     """Return the body."""
     return b"".join(data for _, data in parts)
 
 
-def split(message: Verified) -> list[tuple[str, bytes]]:
-    """Return the named parts of a verified message, in order.
+def split(message: Verified) -> list[tuple[str, memoryview]]:
+    """Return the named parts of a verified message, in order: views of its body.
 
     Raises
     ------
@@ -30,20 +31,19 @@ def split(message: Verified) -> list[tuple[str, bytes]]:
     rows = message.header.get("parts")
     if not isinstance(rows, list) or len(rows) > MAX_PARTS:
         raise VerificationError(f"{message.kind}: field 'parts' must be a short list")
-    out, start = [], 0
+    out, start, body = [], 0, memoryview(message.body)
     for row in rows:
         name, length = _row(row)
-        out.append((name, message.body[start : start + length]))
+        out.append((name, body[start : start + length]))
         start += length
-    if start != len(message.body):
+    if start != len(body):
         raise VerificationError(
-            f"{message.kind}: parts add up to {start} bytes, body has "
-            f"{len(message.body)}"
+            f"{message.kind}: parts add up to {start} bytes, body has {len(body)}"
         )
     return out
 
 
-def one(parts: Sequence[tuple[str, bytes]], name: str) -> bytes | None:
+def one(parts: Sequence[tuple[str, memoryview]], name: str) -> memoryview | None:
     """Return the first part called `name`, or None."""
     return next((data for key, data in parts if key == name), None)
 

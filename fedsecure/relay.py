@@ -1,11 +1,13 @@
 """Framed messages over a Unix socket: how a site's relay reaches its node daemon.
 
 Eight bytes of length, then the bytes; the length is checked before anything is read,
-and memory grows with what came, not with what was announced. The socket has mode 0600,
-and the kernel says who is at the other end.
+and memory grows with what came, not with what was announced. What goes out is read from
+where it lies piece by piece. The socket has mode 0600, and the kernel says who is at
+the other end.
 """
 
 import contextlib
+import io
 import logging
 import os
 import socket
@@ -14,7 +16,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from fedsecure.errors import ConfigurationError, StorageError, VerificationError
+from fedsecure.errors import (
+    ConfigurationError,
+    FedsecureError,
+    StorageError,
+    VerificationError,
+)
+from fedsecure.outgoing import Bytes, Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +37,21 @@ class _EndedEarly(VerificationError):
     """The other end went away within a frame, or before it."""
 
 
-def send(channel: socket.socket, payload: bytes, limit: int) -> None:
-    """Send one frame.
+def send(channel: socket.socket, payload: Bytes | Outgoing, limit: int) -> None:
+    """Send one frame, piece by piece if it comes in pieces.
 
     Raises
     ------
     VerificationError
-        The payload is larger than `limit` bytes.
+        The payload is larger than `limit` bytes, or its pieces do not add up: the frame
+        then ends early, and the channel is good for nothing but to be closed.
     """
     if len(payload) > limit:
         raise VerificationError(f"frame of {len(payload)} bytes, at most {limit}")
     channel.sendall(_LENGTH.pack(len(payload)))
-    channel.sendall(payload)
+    pieces = payload.pieces() if isinstance(payload, Outgoing) else (payload,)
+    for piece in pieces:
+        channel.sendall(piece)
 
 
 def receive(channel: socket.socket, limit: int) -> bytes:
@@ -90,7 +101,7 @@ class RelayServer:
     path : Path
         The socket; made with mode 0600 in a folder of mode 0700.
     handler : callable
-        Frame -> answer.
+        Frame -> answer; an `Outgoing` is read while it is sent.
     limit : int
         Largest frame, both ways; bytes.
     allowed : frozenset of int
@@ -105,7 +116,7 @@ class RelayServer:
     def __init__(
         self,
         path: Path,
-        handler: Callable[[bytes], bytes],
+        handler: Callable[[bytes], bytes | Outgoing],
         limit: int,
         allowed: frozenset[int],
     ) -> None:
@@ -173,7 +184,7 @@ class RelayServer:
                 return
             try:
                 send(channel, self._handler(receive(channel, self._limit)), self._limit)
-            except (OSError, VerificationError) as gone:
+            except (OSError, FedsecureError) as gone:
                 log.warning("relay: a question was not answered: %s", gone)
             except Exception:
                 # The top of a connection: the asker hears nothing but that it failed.
@@ -181,10 +192,10 @@ class RelayServer:
 
 
 def _exactly(channel: socket.socket, length: int) -> bytes:
-    out = bytearray()
-    while len(out) < length:
-        piece = channel.recv(min(length - len(out), _PIECE))
+    out, left = io.BytesIO(), length  # unlike a bytearray, it ends as bytes uncopied
+    while left:
+        piece = channel.recv(min(left, _PIECE))
         if not piece:
-            raise _EndedEarly(f"frame ends {length - len(out)} bytes early")
-        out += piece
-    return bytes(out)
+            raise _EndedEarly(f"frame ends {left} bytes early")
+        left -= out.write(piece)
+    return out.getvalue()

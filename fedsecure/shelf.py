@@ -2,22 +2,72 @@
 
 All of it lies in a Store, so every object is durable before the site acts on it, and
 none is ever overwritten: a repeated request finds the same bytes (RESILIENCE S2).
+An answer's body is larger than what a site wants in memory, so it lies there in pieces;
+its head is written last, and the answer exists only when its head does.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from fedsecure.envelope import canonical
+from fedsecure.envelope import MAX_HEAD_BYTES, Head, canonical, read_head
 from fedsecure.errors import AlreadyExists, NotFound, VerificationError
+from fedsecure.outgoing import Bytes, Outgoing, recut
+from fedsecure.ranges import Ranges, read_ranges
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON
 from fedsecure.update import Layout, Vector
 
+PIECE_BYTES = 2 << 20
+"""Largest piece of a body; a chunk of ciphertext is a little smaller."""
 _SMALL = 1 << 20
 _FLOAT_BYTES = 8
+_COUNT = struct.Struct("<I")  # behind a head: the pieces of its body
+_LARGEST_HEAD = MAX_HEAD_BYTES + _SMALL
+
+Sealing: TypeAlias = Callable[[int, str], Head]
+"""(length of a body, its SHA-256 as hexadecimal) -> the signed head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer in the outbox: its head in memory, its body still in the store.
+
+    Attributes
+    ----------
+    head : Head
+    outgoing : Outgoing
+        The whole answer, byte by byte as it was first sent.
+    """
+
+    head: Head
+    outgoing: Outgoing
+
+    def check(self) -> None:
+        """Read the body, a piece at a time, and return only if it is the head's.
+
+        Raises
+        ------
+        VerificationError
+            A piece was changed or is of another length.
+        NotFound
+            A piece is missing.
+        """
+        found, left = hashlib.sha256(), len(self.head.to_bytes())
+        for piece in self.outgoing.pieces():
+            found.update(memoryview(piece)[left:])
+            left = max(left - len(piece), 0)
+        if found.hexdigest() != self.head.body_sha256:
+            scope = self.head.scope
+            raise VerificationError(
+                f"the outbox's answer to round {scope.round.number} of "
+                f"{scope.round.run} was changed on the disk"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +125,87 @@ class Shelf:
 
     def keep_model(self, number: int, model: Vector) -> None:
         """Keep the model after round `number`."""
-        self._keep(f"model/{number}", model.astype("<f8").tobytes())
+        self._keep(f"model/{number}", model.astype("<f8", copy=False).tobytes())
 
     def forget_models(self, before: int) -> None:
-        """Remove the models of rounds below `before`, the first one excepted."""
-        for key in self.store.keys(f"{self.run}/model/"):
-            name = key.rsplit("/", 1)[1]
-            if name.isdecimal() and 0 < int(name) < before:
-                self.store.delete(key)
+        """Remove models and ranges of rounds below `before`; the first model stays."""
+        for folder in ("model", "ranges"):
+            for key in self.store.keys(f"{self.run}/{folder}/"):
+                name = key.rsplit("/", 1)[1]
+                if name.isdecimal() and 0 < int(name) < before:
+                    self.store.delete(key)
 
-    def answer(self, number: int) -> bytes | None:
-        """Return the outbox's bytes for round `number` (0: the run key), or None."""
-        return self._read(f"out/{number}", self.max_bytes)
+    def ranges(self, number: int) -> Ranges | None:
+        """Return the ranges of rounds that build on round `number`, or None."""
+        data = self._read(f"ranges/{number}", _SMALL)
+        return None if data is None else read_ranges(data)
 
-    def keep_answer(self, number: int, data: bytes) -> None:
-        """Put an answer into the outbox, before it may leave."""
-        self._keep(f"out/{number}", data)
+    def keep_ranges(self, number: int, ranges: Ranges) -> None:
+        """Keep the ranges that follow from the sum of round `number`."""
+        self._keep(f"ranges/{number}", canonical(ranges.document()))
+
+    def answer(self, number: int) -> Kept | None:
+        """Return the outbox's answer to round `number` (0: the run key), or None.
+
+        Raises
+        ------
+        VerificationError
+            What lies there is not a head, or is for a body above `max_bytes`.
+        """
+        data = self._read(f"out/{number}", _LARGEST_HEAD)
+        if data is None:
+            return None
+        head, end = read_head(data)
+        if len(data) != end + _COUNT.size:
+            raise VerificationError(f"the outbox's head of round {number} was cut")
+        size = end + head.body_bytes
+        if size > self.max_bytes:
+            raise VerificationError(f"answer of {size} bytes, at most {self.max_bytes}")
+        (count,) = _COUNT.unpack_from(data, end)
+        return self._kept(number, head, count)
+
+    def keep_answer(self, number: int, chunks: Iterable[Bytes], seal: Sealing) -> Kept:
+        """Put an answer into the outbox, before it may leave: body first, head last.
+
+        Parameters
+        ----------
+        chunks : iterable of bytes-like
+            The body, in any cut; each piece is durable before the next is asked for.
+        seal : callable
+            Makes the head once the body is there.
+
+        Raises
+        ------
+        AlreadyExists
+            The round was answered; that answer stays.
+        """
+        if self._read(f"out/{number}", _LARGEST_HEAD) is not None:
+            raise AlreadyExists(f"{self.run}/out/{number} exists")
+        # An attempt that died left pieces of another ciphertext.
+        for key in self.store.keys(f"{self.run}/body/{number}/"):
+            self.store.delete(key)
+        found, size, count = hashlib.sha256(), 0, 0
+        for piece in recut(chunks, PIECE_BYTES):
+            self.store.put(self._piece(number, count), piece)
+            found.update(piece)
+            size, count = size + len(piece), count + 1
+        head = seal(size, found.hexdigest())
+        self.store.put(f"{self.run}/out/{number}", head.to_bytes() + _COUNT.pack(count))
+        return self._kept(number, head, count)
+
+    def _kept(self, number: int, head: Head, count: int) -> Kept:
+        start = head.to_bytes()
+
+        def pieces() -> Iterator[bytes]:
+            yield start
+            for i in range(count):
+                yield self.store.get(self._piece(number, i), self.max_bytes)
+
+        return Kept(head, Outgoing(len(start) + head.body_bytes, pieces))
+
+    def _piece(self, number: int, index: int) -> str:
+        # Not below the head's key: a name is not a folder too in a file system.
+        return f"{self.run}/body/{number}/{index}"
 
     def _read(self, name: str, limit: int) -> bytes | None:
         try:

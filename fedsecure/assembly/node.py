@@ -128,7 +128,9 @@ def recover_budgets(budgets: Mapping[str, Budget], store: Store) -> None:
     """Settle what a crash left open: committed if its bytes are kept, else void."""
 
     def outbox(round_id: RoundId) -> bytes | None:
-        return Shelf(store, round_id.run, MAX_BYTES).answer(round_id.number)
+        kept = Shelf(store, round_id.run, MAX_BYTES).answer(round_id.number)
+        # The head alone: an answer exists when its head does.
+        return None if kept is None else kept.head.to_bytes()
 
     for budget in budgets.values():
         budget.recover(outbox)

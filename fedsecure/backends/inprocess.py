@@ -30,6 +30,7 @@ from fedsecure.flower.strategy import server_app
 from fedsecure.learning.datasets import load_site
 from fedsecure.learning.training import LocalTrainer
 from fedsecure.monitor.observer import read_lines
+from fedsecure.outgoing import Outgoing
 from fedsecure.privacy.budget import Content
 from fedsecure.stores import Store
 from fedsecure.trainer import Trainer
@@ -46,7 +47,7 @@ class _Site:
     trainer: Trainer
     state: Path
 
-    def answer(self, node_config: Mapping[str, object], data: bytes) -> bytes:
+    def answer(self, node_config: Mapping[str, object], data: bytes) -> Outgoing:
         """Do what the node daemon does, as a plain call."""
         _ = node_config
         return self.half.answer(data, self.trainer)

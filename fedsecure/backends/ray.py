@@ -29,6 +29,7 @@ from fedsecure.flower.strategy import server_app
 from fedsecure.learning.datasets import load_site
 from fedsecure.learning.training import LocalTrainer
 from fedsecure.monitor.observer import read_lines
+from fedsecure.outgoing import Outgoing
 from fedsecure.privacy.budget import Content
 from fedsecure.update import JSON
 
@@ -50,7 +51,7 @@ class _Sites:
         """Return the site a node of the simulation stands for."""
         return self.names[int(str(node_config["partition-id"]))]
 
-    def answer(self, node_config: Mapping[str, object], data: bytes) -> bytes:
+    def answer(self, node_config: Mapping[str, object], data: bytes) -> Outgoing:
         """Open the site, answer one message, close it."""
         name = self.name(node_config)
         index, state = self.names.index(name), Path(self.folder) / "sites" / name

@@ -31,6 +31,7 @@ from fedsecure.daemons.supervisor import Backoff, Child
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import ConfigurationError
 from fedsecure.flower import commands
+from fedsecure.outgoing import Outgoing
 from fedsecure.privacy.budget import Content
 from fedsecure.relay import RelayServer
 
@@ -93,7 +94,9 @@ class NodeDaemon:
         )
         half = build_round(self._kit, content, store, self._kit.state)
 
-        def answer(data: bytes) -> bytes:
+        def answer(data: bytes) -> Outgoing:
+            # The lock is over before the answer is sent: by then it lies in the outbox,
+            # where nothing changes, and a slow reader must not keep others waiting.
             with self._one_at_a_time:
                 return half.answer(data, self._worker)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedsecure import parts
+from fedsecure.ciphertext import announced_bytes
 from fedsecure.envelope import Kind, Scope, Verified
 from fedsecure.errors import (
     FedsecureError,
@@ -20,6 +21,7 @@ from fedsecure.errors import (
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.post import Round
 from fedsecure.metadata import JournalEntry, Step
+from fedsecure.outgoing import Bytes
 from fedsecure.server_round import plain_entry, read_detail
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
@@ -45,7 +47,12 @@ class Beginning:
     key_id: bytes
     layout: bytes
     first: bytes
-    pieces: Mapping[str, bytes]
+    pieces: Mapping[str, Bytes]
+
+    @property
+    def update_bytes(self) -> int:
+        """Size of every update's ciphertext: the form says it for all."""
+        return announced_bytes(self.pieces["form"])
 
 
 def begin(leader: Leader, first: tuple[bytes, bytes] | None) -> Beginning:
@@ -69,7 +76,7 @@ def begin(leader: Leader, first: tuple[bytes, bytes] | None) -> Beginning:
     detail = read_detail(entry)
     data = leader.tools.vault.read(str(detail["object"]), leader.terms.max_bytes)
     message = leader.verified(data, (Kind.BEGIN,))
-    pieces = dict(parts.split(message))
+    pieces: dict[str, Bytes] = dict(parts.split(message))
     if first is not None:
         pieces["layout"], pieces["initial"] = first
     for name, field in (("layout", "layout"), ("initial", "first")):

@@ -14,15 +14,17 @@ from fedsecure.envelope import Kind, Scope, parse
 from fedsecure.errors import (
     FedsecureError,
     QuorumNotMet,
-    StaleTerm,
     VerificationError,
 )
 from fedsecure.flower.beginning import begin
+from fedsecure.flower.ending import Ending
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.flower.post import Answer, Round
+from fedsecure.flower.unmasking import Unmasking
 from fedsecure.metadata import Step
-from fedsecure.parts import count
+from fedsecure.outgoing import Bytes
+from fedsecure.pledge import Pledge, read_pledge
 from fedsecure.release import release_of
 from fedsecure.running_sum import RunningSum
 from fedsecure.server_round import (
@@ -75,6 +77,7 @@ class RoundDriver:
         self._leader = leader
         self._began = begin(leader, first)
         self._letters = Letters(leader, self._began)
+        self._pledges: dict[str, Pledge] = {}
 
     def run(self) -> None:
         """Do every step of the run that is not durable yet.
@@ -110,7 +113,11 @@ class RoundDriver:
             self._skip(number)
             return False
         self._close(closed)
-        self._release(current, closed, total)
+        secrets = self._unmask(closed)
+        if secrets is None:
+            self._skip(number)
+            return False
+        self._release(current, closed, total, secrets)
         self._note_release(current, closed, traffic, started)
         self._publish_before(number)
         return True
@@ -156,7 +163,7 @@ class RoundDriver:
                 raise VerificationError(
                     f"stored update of {accepted.site} is not the journalled one"
                 )
-            total.add(self._summand(message.body))
+            total.add(self._summand(accepted.site, message.body))
 
     def _collect(
         self, current: ServerRound, total: RunningSum, traffic: _Traffic
@@ -207,7 +214,7 @@ class RoundDriver:
             verdict = current.accept(envelope, self._leader.tools.clock.now())
             if isinstance(verdict, Rejected):
                 return verdict, None
-            summand = self._summand(envelope.body)
+            summand = self._summand(envelope.signer, envelope.body)
             total.check(summand)
         except FedsecureError as bad:
             code = str(getattr(bad, "code", "failed"))
@@ -234,9 +241,23 @@ class RoundDriver:
         if Step.CLOSE not in steps:
             self._leader.write(close_entry(closed, _operation()))
 
-    def _release(self, current: ServerRound, closed: Closed, total: RunningSum) -> None:
+    def _unmask(self, closed: Closed) -> bytes | None:
+        """Return what takes the masks off the sum; None if too few sites answer."""
+        if not self._leader.terms.threshold:
+            return b""
+        names = {site for site, _ in closed.participants}
+        pledges = {s: p for s, p in self._pledges.items() if s in names}
+        found = Unmasking(self._leader, self._letters, closed, pledges).secrets()
+        self._leader.note(
+            "unmasked", closed.round.number, {"opened": found is not None}
+        )
+        return found
+
+    def _release(
+        self, current: ServerRound, closed: Closed, total: RunningSum, secrets: bytes
+    ) -> None:
         leader, opening = self._leader, current.opening
-        body = ciphertext.to_bytes(total.total())
+        body = b"".join((*ciphertext.to_chunks(total.total()), secrets))
         after = self._letters.last_release()[0]
         release = release_of(closed.round, after, dict(closed.participants), body)
         scope = Scope(closed.round, "*", opening.key_id, opening.layout, opening.plan)
@@ -298,62 +319,13 @@ class RoundDriver:
         self._record("round.skip", round_id, round_id.run)
         self._leader.note("skipped", number, {})
 
-    # --- the end ----------------------------------------------------------------------
-
     def _finish(self) -> None:
-        """Give the last release to every site and take their last metrics."""
         last = self._letters.last_release()[0]
         if not last:
             raise QuorumNotMet("the run ended without a single completed round")
-        reports: dict[str, JSON] = {}
-        leader, number = self._leader, self._leader.terms.rounds + 1
-        with leader.tools.post(f"{leader.terms.run}/finish") as exchange:
-            for site in leader.terms.sites:
-                exchange.ask(site, self._letters.request(site, number, train=False))
-            self._await_reports(exchange, number, reports)
-        self._publish_before(number)
-        leader.note("finished", last, {"metrics": reports})
-
-    def _await_reports(
-        self, exchange: Round, number: int, reports: dict[str, JSON]
-    ) -> None:
-        terms, clock = self._leader.terms, self._leader.tools.clock
-        ends = clock.now() + terms.deadline
-        while len(reports) < len(terms.sites) and clock.now() < ends:
-            self._leader.check()
-            answer = exchange.next(min(_PULSE, max(ends - clock.now(), 0.0)))
-            if answer is None:
-                continue
-            exchange.done()
-            try:
-                self._take_report(exchange, number, answer, reports)
-            except StaleTerm:
-                raise
-            except FedsecureError as bad:
-                log.warning("finish: %s: %s", answer.site, bad)
-        silent = sorted(set(terms.sites) - reports.keys())
-        if silent:
-            log.warning("finish: no report from %s", ", ".join(silent))
-
-    def _take_report(
-        self, exchange: Round, number: int, answer: Answer, reports: dict[str, JSON]
-    ) -> None:
-        message = self._leader.verified(answer.data, (Kind.REPORT, Kind.REFUSAL))
-        site = message.signer
-        if message.kind == Kind.REPORT:
-            message.require(self._letters.scope(site, number))
-            reports[site] = message.header.get("metrics")
-            return
-        code = str(message.header.get("code"))
-        if code == StaleTerm.code:
-            self._leader.heed(site, count(message.header, "term"))
-        self._leader.note("rejected", number, {"site": site, "code": code})
-        self._letters.forget(site)
-        again = code in {"key_missing", "release_missing", "verification"}
-        if again and exchange.asked.get(site, 0) < ASKS_ALLOWED:
-            exchange.ask(site, self._letters.request(site, number, train=False))
-        else:
-            reports[site] = None
+        reports = Ending(self._leader, self._letters).reports()
+        self._publish_before(self._leader.terms.rounds + 1)
+        self._leader.note("finished", last, {"metrics": reports})
 
     # --- small steps ------------------------------------------------------------------
 
@@ -363,10 +335,19 @@ class RoundDriver:
         done += [e.round for e in self._leader.entries(1) if e.step == Step.SKIP]
         return max(done) + 1
 
-    def _summand(self, body: bytes) -> Wire:
-        if not body.startswith(self._began.pieces["form"]):
+    def _summand(self, site: str, body: Bytes) -> Wire:
+        """Return an update's ciphertext, and keep the pledge behind it."""
+        view = memoryview(body)
+        form, size = self._began.pieces["form"], self._began.update_bytes
+        if view[: len(form)] != form:
             raise VerificationError("update has another form than the run's")
-        return Wire(body, key_id=self._began.key_id, max_summands=1)
+        summand = Wire(view[:size], key_id=self._began.key_id, max_summands=1)
+        if self._leader.terms.threshold:
+            sites = len(self._leader.terms.sites)
+            self._pledges[site] = read_pledge(view[size:], sites)
+        elif len(view) != size:
+            raise VerificationError(f"update of {len(view)} bytes, must be {size}")
+        return summand
 
     def _record(self, action: str, round_id: RoundId, what: str) -> None:
         self._leader.tools.ledger.append(

@@ -6,6 +6,7 @@ from fedsecure import parts
 from fedsecure.envelope import Kind, Scope
 from fedsecure.flower.beginning import Beginning
 from fedsecure.flower.leader import Leader
+from fedsecure.outgoing import Bytes
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
@@ -70,8 +71,9 @@ class Letters:
         scope = self.scope(site, number)
         return leader.sign(Kind.REQUEST, scope, header, parts.join(pieces))
 
-    def _pieces(self, site: str) -> list[tuple[str, bytes]]:
-        began, pieces = self._began.pieces, []
+    def _pieces(self, site: str) -> list[tuple[str, Bytes]]:
+        began = self._began.pieces
+        pieces: list[tuple[str, Bytes]] = []
         if site not in self._keyed:
             pieces.append(("statement", began["statement"]))
             pieces.append(("wrap", began[f"wrap:{site}"]))

@@ -28,6 +28,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedsecure import relay
 from fedsecure.errors import ConfigurationError, TrainingFailed
 from fedsecure.flower import records
+from fedsecure.outgoing import Outgoing
 from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
 from fedsecure.update import Layout, ModelUpdate, Vector, flatten, unflatten
 
@@ -36,19 +37,19 @@ ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
 """Names of the records a user's ClientApp gets and gives, as in Flower's examples."""
 _KEPT = frozenset({"num-examples", "dp-steps"})  # row counts stay at the site
 
-Answering: TypeAlias = Callable[[Mapping[str, object], bytes], bytes]
+Answering: TypeAlias = Callable[[Mapping[str, object], bytes], Outgoing]
 """(node_config, message) -> answer."""
 
 
 class Site(Protocol):
     """A site's half of a round, as a mod sees it."""
 
-    def answer(self, data: bytes, trainer: Trainer) -> bytes:
+    def answer(self, data: bytes, trainer: Trainer) -> Outgoing:
         """Return the site's answer to one signed message."""
         ...
 
 
-def relayed(node_config: Mapping[str, object], data: bytes) -> bytes:
+def relayed(node_config: Mapping[str, object], data: bytes) -> Outgoing:
     """Pass a message to the node daemon whose socket ``node_config["relay"]`` names.
 
     Raises
@@ -63,7 +64,7 @@ def relayed(node_config: Mapping[str, object], data: bytes) -> bytes:
         raise ConfigurationError(
             'supernode has no node_config "relay"; start it through `fedsecure node`'
         )
-    return relay.ask(Path(path), data, MAX_BYTES)
+    return Outgoing.of(relay.ask(Path(path), data, MAX_BYTES))
 
 
 def client_app(
@@ -87,7 +88,7 @@ def client_app(
     @app.train()
     def train(message: Message, context: Context) -> Message:
         data = records.read(message, MAX_BYTES)
-        return records.reply(answer(context.node_config, data), message)
+        return _reply(answer(context.node_config, data), message)
 
     return app
 
@@ -116,7 +117,7 @@ def secure_mod(site: Callable[[Context], Site], rows: Callable[[Context], int]) 
             return call_next(message, context)
         trainer = FlowerTrainer(call_next, context, message, rows(context))
         data = records.read(message, MAX_BYTES)
-        return records.reply(site(context).answer(data, trainer), message)
+        return _reply(site(context).answer(data, trainer), message)
 
     return mod
 
@@ -193,6 +194,12 @@ class FlowerTrainer:
             )
         delta = flatten(tensors) - task.model
         return ModelUpdate(task.layout, delta, int(metrics["num-examples"]))
+
+
+def _reply(answer: Outgoing, to: Message) -> Message:
+    # Flower's Array wants all bytes at once. With real sites this copy lies in the
+    # relay, a process of Flower's; the node daemon behind it holds pieces only.
+    return records.reply(answer.to_bytes(), to)
 
 
 def _config(task: TrainingTask) -> ConfigRecord:

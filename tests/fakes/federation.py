@@ -97,7 +97,7 @@ class Site:
         """Return the answer of the process, which is started if none runs."""
         if self._half is None:
             self._half = self._start()
-        return self._half.answer(data, self.trainer)
+        return self._half.answer(data, self.trainer).to_bytes()
 
     def die(self) -> None:
         """End the process; the next message finds another one."""
@@ -219,13 +219,14 @@ class Federation:
         scheme: str = "insecure_plain",
         private: bool = True,
         masked: bool = False,
+        threshold: int = 2,
         min_contributors: int | None = None,
         deadline: float = 60.0,
     ) -> None:
         self.clock = FakeClock()
         self.state = State(self.clock)
         self.private = private
-        self.masked = masked
+        self.threshold = threshold if masked else 0
         self.stores = [FlakyStore() for _ in range(3)]
         self.notes = Notes()
         self.tamper: Callable[[str, bytes], bytes | None] = lambda _, data: data
@@ -246,6 +247,7 @@ class Federation:
             sites=tuple(names),
             custodians=tuple(names),
             deadline=deadline,
+            threshold=self.threshold,
             max_bytes=MAX_BYTES,
         )
         self.sites = {name: Site(self, name) for name in names}
@@ -395,8 +397,8 @@ class Federation:
                 "max_contributors": 16,
                 "downlink": "seeds",
                 "link_mbps": 100.0,
-                "masking": "pairwise" if self.masked else "none",
-                "masking_threshold": 2 if self.masked else 0,
+                "masking": "pairwise" if self.threshold else "none",
+                "masking_threshold": self.threshold,
                 "encrypt_layers": [],
             },
         }

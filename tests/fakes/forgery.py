@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedsecure import ciphertext
-from fedsecure.running_sum import RunningSum
 from fedsecure.envelope import Envelope, Kind, Scope, parse, sign
 from fedsecure.keys import SigningKey
 from fedsecure.release import release_of
+from fedsecure.running_sum import RunningSum
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 from tests.fakes.federation import MAX_BYTES, RUN, Federation
@@ -18,7 +18,7 @@ def own_update(federation: Federation, site: str, number: int) -> Envelope:
     """Return what a site answered in a round, from its outbox."""
     kept = federation.sites[site].shelf().answer(number)
     assert kept is not None
-    return parse(kept, MAX_BYTES)
+    return parse(kept.outgoing.to_bytes(), MAX_BYTES)
 
 
 def release_over(

@@ -2,18 +2,17 @@
 
 import numpy as np
 
-from fedsecure.envelope import parse
 from fedsecure.errors import FedsecureError
 from fedsecure.metadata import Head, JournalEntry, Step
 from fedsecure.server_round import read_detail
-from tests.fakes.federation import MAX_BYTES, RUN, Federation
+from tests.fakes.federation import RUN, Federation
 
 _TOLERANCE = 1e-5  # of the 20-bit profile at value range 1, over a few rounds
 
 
 def violations(federation: Federation) -> list[str]:
     """Return one sentence for each invariant that a finished run breaks."""
-    checks = (_models, _steps, _releases, _payments, _leftovers)
+    checks = (_models, _steps, _releases, _outboxes, _payments, _leftovers)
     return [line for check in checks for line in check(federation)]
 
 
@@ -73,11 +72,24 @@ def _releases(federation: Federation) -> list[str]:
             continue
         for name, site in federation.sites.items():
             kept = site.shelf().answer(head.round)
-            own = b"" if kept is None else parse(kept, MAX_BYTES).digest()
+            own = b"" if kept is None else kept.head.digest()
             if dict(release.participants).get(name) != own:
                 out.append(f"I5: round {head.round} counts another update of {name}")
             if site.opened().get(head.round) != release.digest().hex():
                 out.append(f"I7: {name} opened another release of round {head.round}")
+    return out
+
+
+def _outboxes(federation: Federation) -> list[str]:
+    out: list[str] = []
+    for name, site in federation.sites.items():
+        for number in range(federation.terms.rounds + 1):
+            kept, pieces = site.shelf().answer(number), f"{RUN}/body/{number}/"
+            size = sum(len(site.store.objects[k]) for k in site.store.keys(pieces))
+            if size != (0 if kept is None else kept.head.body_bytes):
+                out.append(f"S2: {name} keeps {size} bytes of round {number}")
+            elif kept is not None:
+                kept.check()
     return out
 
 

@@ -149,7 +149,7 @@ def test_verified_header_can_be_written_down(text: bytes) -> None:
         return  # such a header cannot even travel
     scope = Scope(RoundId("run", 3), "site-1", b"", b"", b"")
     bare = Envelope(Kind.UPDATE, scope, text, b"", "site-1", b"")
-    signed = replace(bare, signature=KEY.sign(envelope._signed(bare)))
+    signed = replace(bare, signature=KEY.sign(envelope._signed(bare.head)))
     try:
         found = verify(
             parse(signed.to_bytes(), LIMIT), KEY.public, kinds=(Kind.UPDATE,)

@@ -2,7 +2,8 @@
 
 Server side: begin, and of each round the updates' copies and rows, close, release,
 manifest, head, ledger and publish. Site side: ledger, plan, key, first model,
-reservation, outbox, opening. Each test stops after one of them, or after two.
+reservation, the outbox's pieces and head, opening. Each test stops after one of them,
+or after two.
 """
 
 import random
@@ -10,13 +11,15 @@ from collections.abc import Callable
 
 import pytest
 
+from fedsecure import shelf
 from tests.fakes.federation import Federation
 from tests.fakes.fuses import Died, Fuse
 from tests.fakes.history import violations
 
 SERVER_STEPS = 71
-CUSTODIAN_STEPS = 20
-SITE_STEPS = 19
+CUSTODIAN_STEPS = 32
+SITE_STEPS = 25
+PIECE = 12_000  # an update lies in three pieces, the custodian's beginning in six
 PAIRS = random.Random(7).sample(  # noqa: S311 - a sample, not a secret
     [(a, b) for a in range(2, SERVER_STEPS) for b in range(1, SERVER_STEPS - a)], 12
 )
@@ -33,6 +36,11 @@ def clean(make: Callable[[], Federation] = Federation) -> bytes:
     federation = make()
     federation.lead()
     return model_of(federation)
+
+
+@pytest.fixture(autouse=True)
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "PIECE_BYTES", PIECE)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +116,7 @@ def test_site_dies_again_while_it_recovers(step: int, undisturbed: bytes) -> Non
         assert sum(site.trainer.trained.values()) <= 4
 
 
-@pytest.mark.parametrize(("leader", "site"), [(8, 11), (15, 12), (27, 15), (33, 16)])
+@pytest.mark.parametrize(("leader", "site"), [(8, 14), (15, 12), (27, 19), (33, 21)])
 def test_leader_and_site_die_in_one_round(
     leader: int, site: int, undisturbed: bytes
 ) -> None:

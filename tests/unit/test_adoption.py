@@ -153,7 +153,7 @@ def test_a_node_that_is_no_site_is_refused(
 
 
 def test_a_site_says_its_name_when_it_is_asked(federation: Federation) -> None:
-    assert federation.site(context(1)).answer(WHO, NoTrainer()) == b"site-02"
+    assert federation.site(context(1)).answer(WHO, NoTrainer()).to_bytes() == b"site-02"
 
 
 def test_a_model_that_no_site_has_is_refused(federation: Federation) -> None:

@@ -1,18 +1,55 @@
 """What a site keeps of a run: written once, read with a limit, refused when changed."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fedsecure.errors import AlreadyExists, ConfigurationError, VerificationError
-from fedsecure.shelf import Shelf, read_layout
-from fedsecure.update import Layout
+from fedsecure import shelf as shelves
+from fedsecure.disk import SystemDisk
+from fedsecure.envelope import Head, Kind, Scope, parse, sign_head
+from fedsecure.errors import (
+    AlreadyExists,
+    ConfigurationError,
+    NotFound,
+    VerificationError,
+)
+from fedsecure.keys import SigningKey
+from fedsecure.shelf import Kept, Shelf, read_layout
+from fedsecure.stores.local import LocalStore
+from fedsecure.update import Layout, RoundId
 from tests.fakes.disk import PowerLost
 from tests.fakes.store import FlakyStore, Power
 
 LAYOUT = Layout(("w", "b"), ((2, 3), (3,)))
 MODEL = np.arange(9, dtype=np.float64)
+KEY = SigningKey.from_bytes(b"k" * 32)
+BODY = bytes(range(10))
+
+
+def seal(size: int, sha256: str) -> Head:
+    scope = Scope(RoundId("run", 1), "site", b"", b"", b"")
+    return sign_head(Kind.UPDATE, scope, {}, (size, sha256), signer="site", key=KEY)
+
+
+def keep(shelf: Shelf, *chunks: bytes, number: int = 1) -> Kept:
+    return shelf.keep_answer(number, chunks, seal)
+
+
+def body(shelf: Shelf, number: int = 1) -> bytes:
+    kept = shelf.answer(number)
+    assert kept is not None
+    return bytes(parse(kept.outgoing.to_bytes(), 1000).body)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pieces of at most four bytes: a body of ten lies in three."""
+    monkeypatch.setattr(shelves, "PIECE_BYTES", 4)
 
 
 @pytest.fixture
@@ -54,51 +91,183 @@ def test_model_comes_back_to_the_bit(shelf: Shelf) -> None:
 
 
 def test_shelf_outlives_its_object(store: FlakyStore) -> None:
-    Shelf(store, "run", 1000).keep_answer(1, b"answer")
-    assert Shelf(store, "run", 1000).answer(1) == b"answer"
+    keep(Shelf(store, "run", 1000), BODY)
+    assert body(Shelf(store, "run", 1000)) == BODY
 
 
 def test_runs_do_not_see_one_another(store: FlakyStore) -> None:
-    Shelf(store, "run", 1000).keep_answer(1, b"answer")
+    keep(Shelf(store, "run", 1000), BODY)
     assert Shelf(store, "run2", 1000).answer(1) is None
 
 
 @pytest.mark.parametrize(
-    ("keep", "other"),
+    ("first", "other"),
     [
         (lambda s: s.keep_plan({"a": 1}), lambda s: s.keep_plan({"a": 2})),
-        (lambda s: s.keep_answer(1, b"a"), lambda s: s.keep_answer(1, b"b")),
-        (lambda s: s.keep_answer(1, b"long"), lambda s: s.keep_answer(1, b"s")),
+        (lambda s: keep(s, b"a"), lambda s: keep(s, b"b")),
+        (lambda s: keep(s, b"long"), lambda s: keep(s, b"s")),
+        (lambda s: keep(s, b""), lambda s: keep(s, b"b")),
         (lambda s: s.keep_model(1, MODEL), lambda s: s.keep_model(1, MODEL + 1)),
         (
             lambda s: s.keep_first_model(LAYOUT, MODEL),
             lambda s: s.keep_first_model(LAYOUT, MODEL + 1),
         ),
     ],
-    ids=["plan", "answer", "longer answer", "model", "first model"],
+    ids=["plan", "answer", "longer answer", "empty", "model", "first model"],
 )
 def test_what_is_on_the_shelf_never_changes(
     shelf: Shelf,
     store: FlakyStore,
-    keep: Callable[[Shelf], None],
+    first: Callable[[Shelf], None],
     other: Callable[[Shelf], None],
 ) -> None:
-    keep(shelf)
+    first(shelf)
     before = dict(store.objects)
     with pytest.raises(AlreadyExists):
         other(shelf)
     assert store.objects == before
 
 
-def test_answer_that_was_kept_before_power_was_lost_stays(store: FlakyStore) -> None:
-    store.power = Power(dies_at=1)
+# --- the outbox -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_answer_without_its_head_is_none_and_the_next_attempt_replaces_it(
+    store: FlakyStore, step: int
+) -> None:
+    store.power = Power(dies_at=step)  # three pieces, then the head
     with pytest.raises(PowerLost):
-        Shelf(store, "run", 1000).keep_answer(1, b"first")
+        keep(Shelf(store, "run", 1000), BODY)
+    assert len(store.objects) == step - 1
     store.power = Power()
     shelf = Shelf(store, "run", 1000)
     assert shelf.answer(1) is None
-    shelf.keep_answer(1, b"second")
-    assert shelf.answer(1) == b"second"
+    keep(shelf, b"other")
+    assert body(shelf) == b"other"
+    assert len(store.objects) == 3
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_death_while_leftovers_are_removed_leaves_no_answer(
+    store: FlakyStore, step: int
+) -> None:
+    store.power = Power(dies_at=4)
+    with pytest.raises(PowerLost):
+        keep(Shelf(store, "run", 1000), BODY)
+    store.power = Power(dies_at=step)
+    with pytest.raises(PowerLost):
+        keep(Shelf(store, "run", 1000), b"other")
+    store.power = Power()
+    shelf = Shelf(store, "run", 1000)
+    assert shelf.answer(1) is None
+    keep(shelf, b"third")
+    assert body(shelf) == b"third"
+
+
+@pytest.mark.usefixtures("short")
+def test_a_piece_is_durable_before_the_next_chunk_is_made(store: FlakyStore) -> None:
+    seen = []
+
+    def chunks() -> Iterator[bytes]:
+        for i in range(3):
+            seen.append(len(store.objects))
+            yield bytes([i]) * 4
+
+    Shelf(store, "run", 1000).keep_answer(1, chunks(), seal)
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("short")
+def test_head_is_made_when_the_whole_body_is_kept(store: FlakyStore) -> None:
+    def late(size: int, sha256: str) -> Head:
+        assert [len(store.objects[f"run/body/1/{i}"]) for i in range(3)] == [4, 4, 2]
+        assert sha256 == hashlib.sha256(BODY).hexdigest()
+        return seal(size, sha256)
+
+    Shelf(store, "run", 1000).keep_answer(1, [BODY], late)
+    assert len(store.objects) == 4
+
+
+@pytest.mark.usefixtures("short")
+def test_chunks_that_fail_leave_no_answer(shelf: Shelf) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield BODY
+        raise VerificationError("not finite")
+
+    with pytest.raises(VerificationError, match="not finite"):
+        shelf.keep_answer(1, chunks(), seal)
+    assert shelf.answer(1) is None
+
+
+@pytest.mark.usefixtures("short")
+@given(cuts=st.lists(st.integers(0, 40), max_size=4))
+def test_bytes_do_not_depend_on_the_cut(cuts: list[int]) -> None:
+    data, ends = bytes(range(40)), sorted(cuts)
+    pieces = [data[a:b] for a, b in zip([0, *ends], [*ends, 40], strict=True)]
+    shelf = Shelf(FlakyStore(), "run", 1000)
+    kept = keep(shelf, *pieces)
+    envelope = parse(kept.outgoing.to_bytes(), 1000)
+    assert (envelope.body, envelope.head) == (data, kept.head)
+    assert len(kept.outgoing) == len(kept.outgoing.to_bytes())
+
+
+@pytest.mark.usefixtures("short")
+def test_reading_the_head_reads_no_body(store: FlakyStore, shelf: Shelf) -> None:
+    keep(shelf, BODY)
+    for i in range(3):
+        del store.objects[f"run/body/1/{i}"]
+    kept = shelf.answer(1)
+    assert kept is not None
+    assert kept.head.body_bytes == len(BODY)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("piece", [0, 1, 2])
+def test_changed_piece_is_found_before_it_is_sent_again(
+    store: FlakyStore, shelf: Shelf, piece: int
+) -> None:
+    kept = keep(shelf, BODY)
+    kept.check()
+    store.flip(f"run/body/1/{piece}")
+    with pytest.raises(VerificationError, match="round 1 of run was changed"):
+        kept.check()
+
+
+@pytest.mark.usefixtures("short")
+def test_lost_piece_is_found_before_it_is_sent_again(
+    store: FlakyStore, shelf: Shelf
+) -> None:
+    kept = keep(shelf, BODY)
+    del store.objects["run/body/1/1"]
+    with pytest.raises(NotFound):
+        kept.check()
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("data", [b"", b"12345"])
+def test_piece_of_another_length_is_found(
+    store: FlakyStore, shelf: Shelf, data: bytes
+) -> None:
+    kept = keep(shelf, BODY)
+    store.objects["run/body/1/1"] = data
+    with pytest.raises(VerificationError, match="announced"):
+        kept.check()
+
+
+@pytest.mark.parametrize("cut", [0, 5, -5, -1])
+def test_cut_head_is_refused(store: FlakyStore, shelf: Shelf, cut: int) -> None:
+    keep(shelf, BODY)
+    store.objects["run/out/1"] = store.objects["run/out/1"][:cut]
+    with pytest.raises(VerificationError):
+        shelf.answer(1)
+
+
+def test_outbox_lies_in_a_file_system_too(tmp_path: Path) -> None:
+    shelf = Shelf(LocalStore(tmp_path, SystemDisk()), "run", 1000)
+    keep(shelf, BODY)
+    assert body(shelf) == BODY
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -130,14 +299,20 @@ def test_old_models_go_and_the_first_stays(store: FlakyStore, shelf: Shelf) -> N
 @pytest.mark.parametrize("run", ["../other", "", "/etc", "a b"])
 def test_run_that_is_no_plain_name_touches_nothing(store: FlakyStore, run: str) -> None:
     with pytest.raises(ConfigurationError, match="store key"):
-        Shelf(store, run, 1000).keep_answer(1, b"a")
+        keep(Shelf(store, run, 1000), b"a")
     assert store.objects == {}
 
 
 def test_object_over_the_limit_is_refused(store: FlakyStore) -> None:
-    Shelf(store, "run", 1000).keep_answer(1, bytes(11))
+    Shelf(store, "run", 1000).keep_model(1, MODEL)
     with pytest.raises(VerificationError, match="at most 10"):
-        Shelf(store, "run", 10).answer(1)
+        Shelf(store, "run", 10).model(1)
+
+
+def test_answer_over_the_limit_is_refused_unread(store: FlakyStore) -> None:
+    keep(Shelf(store, "run", 10_000), bytes(1000))
+    with pytest.raises(VerificationError, match="at most 1000"):
+        Shelf(store, "run", 1000).answer(1)
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"\xff", b"[" * 100_000, b"7"])

@@ -18,6 +18,7 @@ from fedsecure.assembly.node import (
 )
 from fedsecure.client_round import ClientRound
 from fedsecure.disk import SystemDisk
+from fedsecure.envelope import Head, Scope
 from fedsecure.errors import (
     ConfigurationError,
     KitError,
@@ -187,7 +188,12 @@ def test_reservation_with_an_answer_is_committed_and_without_is_void(
     event = PrivacyEvent("poisson_gaussian", 1.0, 0.1, 1)
     for number in (1, 2):
         budget.reserve(RoundId("run-1", number), b"p" * 32, event)
-    Shelf(store, "run-1", MAX_BYTES).keep_answer(1, b"answer")
+
+    def seal(size: int, sha256: str) -> Head:
+        scope = Scope(RoundId("run-1", 1), "site-1", b"", b"", b"")
+        return Head("update", scope, b"{}", size, sha256, "site-1", bytes(64))
+
+    Shelf(store, "run-1", MAX_BYTES).keep_answer(1, [b"answer"], seal)
     recover_budgets({"data": budget}, store)
     half.close()
     records = verify_ledger(tmp_path / "ledger.jsonl", SystemDisk())

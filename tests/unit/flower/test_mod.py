@@ -1,5 +1,6 @@
 """The site's end of Flower: a relay that reads nothing, a user's app as a trainer."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity  # noqa: TID251 - messages
 from fedsecure.errors import ConfigurationError, StorageError, TrainingFailed
 from fedsecure.flower import records
 from fedsecure.flower.mod import FlowerTrainer, client_app, relayed, secure_mod
+from fedsecure.outgoing import Outgoing
 from fedsecure.trainer import Trainer, TrainingTask
 from fedsecure.update import RoundId
 from tests.fakes.trainer import LAYOUT
@@ -74,9 +76,12 @@ def trainer(app: object) -> FlowerTrainer:
 
 
 def test_relay_passes_bytes_both_ways() -> None:
-    app = client_app(lambda config, data: f"{config['site']} ".encode() + data)
-    answer = app(records.message(b"signed", 7, "group"), CONTEXT)
-    assert records.read(answer, MAX) == b"a signed"
+    def answer(config: Mapping[str, object], data: bytes) -> Outgoing:
+        return Outgoing.of(f"{config['site']} ".encode(), data)
+
+    app = client_app(answer)
+    back = app(records.message(b"signed", 7, "group"), CONTEXT)
+    assert records.read(back, MAX) == b"a signed"
 
 
 def test_supernode_without_a_relay_says_how_to_start_it() -> None:
@@ -156,8 +161,8 @@ def test_app_makes_no_first_model() -> None:
 class Half:
     """A site's half that says what it was given."""
 
-    def answer(self, data: bytes, trainer: Trainer) -> bytes:
-        return data + f" {trainer.rows()}".encode()
+    def answer(self, data: bytes, trainer: Trainer) -> Outgoing:
+        return Outgoing.of(data, f" {trainer.rows()}".encode())
 
 
 def test_mod_answers_what_the_site_s_half_answers() -> None:

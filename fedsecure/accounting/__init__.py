@@ -54,6 +54,30 @@ class PrivacyEvent:
     share_sigma: float = 0.0
     dimension: int = 0
 
+    @classmethod
+    def of_shares(
+        cls,
+        noise_multiplier: float,
+        sample_rate: float,
+        steps: int,
+        shares: int,
+        sensitivity: float,
+        dimension: int,
+    ) -> "PrivacyEvent":
+        """Return the discrete event of shares that add up to a multiplier.
+
+        Parameters
+        ----------
+        shares : int
+            How many are counted: h = min_contributors - max_colluders.
+        sensitivity : float
+            D, in grid steps: rounding included (PRIVACY.md section 5).
+        """
+        sigma = noise_multiplier * sensitivity / math.sqrt(shares)
+        return cls(
+            DISCRETE, noise_multiplier, sample_rate, steps, shares, sigma, dimension
+        )
+
     def is_gaussian(self) -> bool:
         """Return whether this is a continuous Gaussian with sane numbers."""
         lattice = (self.counted_shares, self.share_sigma, self.dimension)
@@ -88,6 +112,15 @@ class PrivacyEvent:
         return PrivacyEvent(
             GAUSSIAN, self.noise_multiplier, self.sample_rate, self.steps
         )
+
+    def own_share(self) -> "PrivacyEvent":
+        """Return a discrete event as all other sites together see it.
+
+        They know every share but one, so one is counted: the second epsilon of
+        PRIVACY.md section 4.
+        """
+        alone = self.noise_multiplier / math.sqrt(self.counted_shares)
+        return replace(self, noise_multiplier=alone, counted_shares=1)
 
     def _is_sane(self) -> bool:
         return (
@@ -182,6 +215,15 @@ def grouped(events: Iterable[PrivacyEvent]) -> list[PrivacyEvent]:
         steps[key] = steps.get(key, 0) + event.steps
     merged = [replace(key, steps=count) for key, count in steps.items()]
     return sorted(merged, key=lambda event: (event.kind, repr(event)))
+
+
+def enforced_with(events: Iterable[PrivacyEvent]) -> str:
+    """Return the plug that events are calibrated, enforced and reported with.
+
+    `pld` where all noise is continuous, `rdp` as soon as some is discrete: only there
+    is it a proven bound (PRIVACY.md section 6).
+    """
+    return "rdp" if any(event.kind == DISCRETE for event in events) else "pld"
 
 
 def composed(

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from fedsecure import registry
 from fedsecure.access.kit import read_kit
 from fedsecure.access.roster import Role
-from fedsecure.accounting import Relation
+from fedsecure.accounting import Relation, enforced_with, guarantee
 from fedsecure.disk import SystemDisk
 from fedsecure.ledger import Record, verify_ledger
 from fedsecure.privacy.plan import read_event
@@ -16,8 +15,8 @@ _ALL = "all runs"
 def spending(path: Path) -> list[tuple[str, str, str, str, str, str]]:
     """Return rows: data set, run, rounds, epsilon, delta, relation; totals last.
 
-    Valued by `pld` at the delta of the site's ceiling; every reservation counts,
-    whether its bytes left or not.
+    Valued by `pld`, or by `rdp` where some noise is discrete, at the delta of the
+    site's ceiling; every reservation counts, whether its bytes left or not.
 
     Raises
     ------
@@ -45,11 +44,9 @@ def _row(
 ) -> tuple[str, str, str, str, str, str]:
     relation = Relation(str(opening.detail["relation"]))
     delta = float(str(opening.detail["delta"]))
-    accountant = registry.load("accounting", "pld").create(relation)
-    for record in spent:
-        event = record.detail["event"]
-        if isinstance(event, dict):
-            accountant.compose(read_event(event))
-    epsilon = accountant.epsilon(delta) if spent else 0.0
+    charged = [record.detail["event"] for record in spent]
+    events = [read_event(event) for event in charged if isinstance(event, dict)]
+    name = enforced_with(events)
+    epsilon = guarantee(name, relation, events, delta).epsilon if spent else 0.0
     numbers = (str(len(spent)), f"{epsilon:.3f}", f"{delta:g}")
     return (dataset, run, *numbers, str(relation))

@@ -219,14 +219,35 @@ def calibrate(
         If the target is not positive and finite, or no multiplier in [0.1, 1024]
         meets it closely.
     """
+
+    def event(noise_multiplier: float) -> PrivacyEvent:
+        return PrivacyEvent("poisson_gaussian", noise_multiplier, sample_rate, steps)
+
+    return calibrate_event(target_epsilon, delta, relation, accountant, event)
+
+
+def calibrate_event(
+    target_epsilon: float,
+    delta: float,
+    relation: Relation,
+    accountant: AccountantFactory,
+    event: Callable[[float], PrivacyEvent],
+) -> float:
+    """Return the least noise multiplier whose event stays within the target.
+
+    Parameters
+    ----------
+    target_epsilon, accountant
+        As for `calibrate`, with the same exceptions.
+    event : callable
+        Noise multiplier -> everything the run does; more noise must not cost more.
+    """
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
         raise ConfigurationError(f"target_epsilon={target_epsilon}, must be positive")
 
     def cost(noise_multiplier: float) -> float:
         spent = accountant(relation)
-        spent.compose(
-            PrivacyEvent("poisson_gaussian", noise_multiplier, sample_rate, steps)
-        )
+        spent.compose(event(noise_multiplier))
         return spent.epsilon(delta)
 
     low, high = _bracket(cost, target_epsilon)

@@ -3,7 +3,7 @@
 import pytest
 
 from fedsecure import registry
-from fedsecure.accounting import Accountant, PrivacyEvent, Relation
+from fedsecure.accounting import Accountant, PrivacyEvent, Relation, Search
 from fedsecure.errors import ConfigurationError
 
 DELTA = 1e-5
@@ -77,6 +77,10 @@ def test_epsilon_is_never_below_the_truth(name: str) -> None:
         PrivacyEvent("poisson_gaussian", 1.0, 1.5, 1),
         PrivacyEvent("poisson_gaussian", 1.0, float("nan"), 1),
         PrivacyEvent("poisson_gaussian", 1.0, 0.1, 0),
+        PrivacyEvent("poisson_gaussian", 1.0, 0.1, 1, 5, 10.0, 100),
+        PrivacyEvent("poisson_discrete_gaussian", 1.0, 0.1, 1),
+        PrivacyEvent("poisson_discrete_gaussian", 1.0, 0.1, 1, 5, 0.1, 100),
+        PrivacyEvent("poisson_discrete_gaussian", 0.0, 0.1, 1, 5, 10.0, 100),
     ],
 )
 def test_event_it_cannot_value_is_refused(name: str, event: PrivacyEvent) -> None:
@@ -84,6 +88,35 @@ def test_event_it_cannot_value_is_refused(name: str, event: PrivacyEvent) -> Non
     assert not accountant.supports(event)
     with pytest.raises(ConfigurationError, match=f"accounting={name} does not know"):
         accountant.compose(event)
+
+
+def test_discrete_noise_never_costs_less_than_whole_orders_or_is_refused(
+    name: str,
+) -> None:
+    # A plug without a proven bound for a sum on the lattice says no; the value is that
+    # of the continuous Gaussian at whole orders, PRIVACY.md section 7.
+    event = PrivacyEvent("poisson_discrete_gaussian", 1.1, 0.01, 1000, 5, 4.0, 1000)
+    accountant = _new(name)
+    if not accountant.supports(event):
+        with pytest.raises(ConfigurationError, match="does not know"):
+            accountant.compose(event)
+        return
+    accountant.compose(event)
+    assert accountant.epsilon(DELTA) >= 1.7252
+
+
+def test_search_costs_more_than_its_run_or_is_refused_by_name(name: str) -> None:
+    accountant = registry.load("accounting", name).create(Relation.ADD_OR_REMOVE_ONE)
+    refusal = ""
+    try:
+        accountant.compose_search(Search((STEP,), 10.0, 1.0))
+    except ConfigurationError as refused:
+        refusal = str(refused)
+    if refusal:
+        assert refusal.startswith(f"accounting={name} has no bound")
+        assert accountant.epsilon(DELTA) == 0
+    else:
+        assert accountant.epsilon(DELTA) > _spend(name, STEP)
 
 
 def test_refused_event_is_not_half_composed(name: str) -> None:

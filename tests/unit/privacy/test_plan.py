@@ -10,6 +10,7 @@ from fedsecure.privacy.plan import (
     Mode,
     PrivacyPlan,
     calibrate,
+    calibrate_event,
     check_delta,
     event_document,
     read_event,
@@ -199,6 +200,25 @@ def test_event_comes_back_from_its_document() -> None:
     assert read_event(wire) == PLAN.event()
 
 
+def test_discrete_event_survives_the_ledger() -> None:
+    event = PrivacyEvent("poisson_discrete_gaussian", 6.3, 0.2, 40, 4, 30.5, 650)
+    wire = json.loads(json.dumps(event_document(event)))
+    assert read_event(wire) == event
+
+
+def test_continuous_event_is_written_as_it_always_was() -> None:
+    fields = ["noise_multiplier", "sample_rate", "steps", "type"]
+    assert sorted(event_document(PLAN.event())) == fields
+
+
+def test_half_of_the_grid_of_an_event_is_refused() -> None:
+    event = PrivacyEvent("poisson_discrete_gaussian", 6.3, 0.2, 40, 4, 30.5, 650)
+    document = event_document(event)
+    del document["dimension"]
+    with pytest.raises(KeyError, match="dimension"):
+        read_event(document)
+
+
 @pytest.mark.parametrize("name", ["rdp", "pld"])
 @pytest.mark.parametrize(
     ("target", "q", "steps"), [(3.0, 0.1, 80), (1.0, 1.0, 40), (0.1, 0.02, 100)]
@@ -230,3 +250,15 @@ def test_target_that_would_be_no_noise_is_refused() -> None:
     create = registry.load("accounting", "rdp").create
     with pytest.raises(ConfigurationError, match="lower epsilon"):
         calibrate(1e6, 1e-5, 1.0, 1, ADD, create)
+
+
+def test_discrete_path_is_calibrated_with_what_enforces_it() -> None:
+    create = registry.load("accounting", "rdp").create
+
+    def event(z: float) -> PrivacyEvent:
+        return PrivacyEvent.of_shares(z, 1.0, 40, 4, 50.0, 650)
+
+    z = calibrate_event(1.0, 1e-5, Relation.ADD_OR_REMOVE_ONE, create, event)
+    spent = create(Relation.ADD_OR_REMOVE_ONE)
+    spent.compose(event(z))
+    assert 0.9995 <= spent.epsilon(1e-5) <= 1.0

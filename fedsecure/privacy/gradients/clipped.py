@@ -127,11 +127,14 @@ class ClippedGradients:
             If the sum is not finite although every example's share is.
         """
         self._module.train()  # Opacus' hooks look away in evaluation mode
-        before = [b.clone() for b in self._module.buffers()]
         total = inputs.new_zeros(self._size, dtype=torch.float64)
         if len(inputs):
-            self._add_chunks(inputs, targets, total)
-        self._check_buffers(before)
+            before = [b.clone() for b in self._module.buffers()]
+            chunk = self.chunk or self._fitting(inputs)
+            self._check_buffers(before)  # torch.func has no words for such a model
+            self._add_chunks(inputs, targets, chunk, total)
+            self._check_buffers(before)
+            self.chunk = chunk
         if not math.isfinite(float(total.sum())):
             raise NotFinite(
                 f"the clipped sum of engine={self.engine} is not finite; nothing was "
@@ -139,11 +142,11 @@ class ClippedGradients:
             )
         return total.cpu().numpy()
 
-    def _add_chunks(self, inputs: Tensor, targets: Tensor, total: Tensor) -> None:
+    def _add_chunks(
+        self, inputs: Tensor, targets: Tensor, chunk: int, total: Tensor
+    ) -> None:
         """Add the chunks' sums in float64; how many there are is no one's business."""
-        if self.chunk is None:
-            self.chunk = self._fitting(inputs)
-        size = -(-len(inputs) // -(-len(inputs) // self.chunk))  # all of about one size
+        size = -(-len(inputs) // -(-len(inputs) // chunk))  # all of about one size
         for start in range(0, len(inputs), size):
             part = slice(start, start + size)
             self._add_chunk(inputs[part], targets[part], total)

@@ -43,7 +43,8 @@ RULES: dict[type[nn.Module], Rule] = {
 }
 """The layers of book-keeping. Subclasses may compute anything: the type is compared."""
 
-_RECURRENT = (RNNLinear, DPRNN, DPLSTM, DPGRU)
+_CONTAINERS = (DPRNN, DPLSTM, DPGRU)
+_RECURRENT = (RNNLinear, *_CONTAINERS)
 _KNOWN = ", ".join(kind.__name__ for kind in RULES)
 _ADVICE = {
     nn.MultiheadAttention: (
@@ -127,6 +128,8 @@ def _kind(layer: nn.Module, engine: Engine) -> str:
         return advice or (
             f"known are {_KNOWN}; use those, freeze it, or try engine=functorch"
         )
+    if type(layer) in _CONTAINERS:
+        return ""
     if own - {"weight", "bias"} or "forward" in vars(layer):
         return (
             f"its weights {sorted(own)} or its forward are not the layer's own; use it "
@@ -144,10 +147,17 @@ def _opacus(layer: nn.Module) -> str:
     return ""
 
 
+def _held(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield each layer's own weights, those twice that two layers hold."""
+    for name, layer in module.named_modules():
+        if not isinstance(layer, _CONTAINERS):  # they show their parts' weights again
+            yield from layer.named_parameters(name, recurse=False)
+
+
 def _shared(module: nn.Module, engine: Engine) -> Iterator[str]:
     """Yield each weight that two layers hold: its contributions add before the norm."""
     names: dict[int, str] = {}
-    for name, weight in module.named_parameters(remove_duplicate=False):
+    for name, weight in _held(module):
         first = names.setdefault(id(weight), name)
         if first != name and weight.requires_grad:
             yield (

@@ -1,12 +1,11 @@
 """W of N: an object counts once W stores hold it; any one of them gives it back."""
 
 import logging
-import os
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from fedsecure.checkpoint.probe import claim, try_out
 from fedsecure.errors import (
     AlreadyExists,
     ConfigurationError,
@@ -19,7 +18,6 @@ from fedsecure.stores import Store
 
 log = logging.getLogger(__name__)
 
-_PROBE_BYTES = 4096
 T = TypeVar("T")
 
 
@@ -47,30 +45,26 @@ class Replicas:
         self._stores = tuple(stores)
         self._quorum = quorum
 
-    def probe(self) -> None:
-        """Write, read and delete an object in each store.
+    def probe(self, federation: str | None = None) -> None:
+        """Try each store out; with `federation`, see that it is ours or claim it.
 
         Raises
         ------
         ConfigurationError
-            Names every store that does not do it.
+            Names every store that breaks a promise or holds another federation's data.
         """
-        key, value = f"probe/{uuid.uuid4().hex}", os.urandom(_PROBE_BYTES)
         bad = []
         for name, store in self._stores:
             try:
-                store.put(key, value)
-                same = store.get(key, _PROBE_BYTES) == value
-                store.delete(key)
-            except (StorageError, VerificationError) as failed:
+                try_out(store)
+                if federation is not None:
+                    claim(store, federation)
+            except (StorageError, VerificationError, ConfigurationError) as failed:
                 bad.append(f"{name}: {failed}")
-                continue
-            if not same:
-                bad.append(f"{name}: gave back other bytes")
         if bad:
             raise ConfigurationError(
                 f"{len(bad)} of {len(self._stores)} stores are not usable: "
-                f"{'; '.join(bad)}. Make them writable or take them out of store.paths"
+                f"{'; '.join(bad)}. Mend them, or take them out of the configuration"
             )
 
     def put(self, key: str, value: bytes) -> None:

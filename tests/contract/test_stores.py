@@ -1,7 +1,8 @@
 """What every store promises: write once, read with a limit, only under its keys."""
 
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from fedsecure.errors import (
     VerificationError,
 )
 from fedsecure.stores import Store
+from tests.fakes.bucket import BUCKET, credentials_file, moto_bucket
 from tests.fakes.store import FlakyStore
 
 BAD_KEYS = (
@@ -48,9 +50,24 @@ MAKERS = {name: _plug(name) for name in registry.names("stores")}
 MAKERS["flaky (fake)"] = lambda _: FlakyStore()
 
 
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    with moto_bucket() as url:
+        yield url
+
+
 @pytest.fixture(params=sorted(MAKERS))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return MAKERS[request.param](tmp_path)
+    if request.param != "s3":
+        return MAKERS[request.param](tmp_path)
+    settings = {
+        "url": request.getfixturevalue("moto_url"),
+        "bucket": BUCKET,
+        "prefix": uuid.uuid4().hex,
+        "credentials": credentials_file(tmp_path),
+    }
+    made: Store = registry.load("stores", "s3").create(settings)
+    return made
 
 
 def test_what_was_put_is_got(store: Store) -> None:

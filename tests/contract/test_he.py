@@ -25,6 +25,7 @@ class Run:
         self.scheme: Scheme = registry.load("he", name).create({})
         self.key: SecretKey = self.scheme.keygen(KEY_ID)
         self.encryptor: Encryptor = self.scheme.encryptor(self.key)
+        self.in_full: Encryptor = self.scheme.encryptor(self.key, seeded=False)
         self.decryptor: Decryptor = self.scheme.decryptor(self.key)
         self.plain = 1 << self.scheme.plain_bits
 
@@ -82,6 +83,48 @@ def test_sum_opens_after_the_wire(run: Run) -> None:
     total = from_bytes(down, key_id=KEY_ID, max_summands=3)
     opened = run.decryptor.decrypt(total)
     assert np.array_equal(opened, np.sum(parts, axis=0) % run.plain)
+
+
+def test_sum_without_seeds_opens_after_the_wire(run: Run) -> None:
+    parts = [run.blocks(i) for i in range(3)]
+    wire = [to_bytes(run.in_full.encrypt(part)) for part in parts]
+    read = [from_bytes(data, key_id=KEY_ID, max_summands=1) for data in wire]
+    down = to_bytes(run.total(*read))
+    total = from_bytes(down, key_id=KEY_ID, max_summands=3)
+    opened = run.decryptor.decrypt(total)
+    assert not total.seeds
+    assert np.array_equal(opened, np.sum(parts, axis=0) % run.plain)
+
+
+def test_sum_of_93_full_updates_without_seeds_is_exact(run: Run) -> None:
+    full = np.full((1, run.encryptor.slots), run.plain - 1)
+    total = run.total(*(run.in_full.encrypt(full) for _ in range(SITES)))
+    assert set(run.decryptor.decrypt(total).ravel()) == {run.plain - SITES}
+
+
+def test_a_sum_opens_to_the_same_whichever_form_it_came_in(run: Run) -> None:
+    parts = [run.blocks(i) for i in range(4)]
+    seeds = run.total(*map(run.encryptor.encrypt, parts))
+    both = run.total(*map(run.in_full.encrypt, parts))
+    opened = run.decryptor.decrypt(seeds)
+    assert np.array_equal(opened, run.decryptor.decrypt(both))
+
+
+def test_a_sum_opens_in_chunks_as_it_does_whole(run: Run) -> None:
+    for encryptor in (run.encryptor, run.in_full):
+        total = run.total(*(encryptor.encrypt(run.blocks(i, 19)) for i in range(3)))
+        parts = [run.decryptor.decrypt(chunk) for chunk in total.chunks()]
+        assert len(parts) > 1
+        assert np.array_equal(np.concatenate(parts), run.decryptor.decrypt(total))
+
+
+def test_a_sum_takes_no_summand_of_the_other_form(run: Run) -> None:
+    if run.name == "insecure_plain":
+        return  # one form only
+    with pytest.raises(VerificationError, match="the sum is"):
+        run.total(
+            run.encryptor.encrypt(run.blocks(1)), run.in_full.encrypt(run.blocks(2))
+        )
 
 
 def test_a_key_rebuilt_from_its_bytes_opens_too(run: Run) -> None:
@@ -165,6 +208,23 @@ def test_two_encryptions_of_one_plaintext_share_nothing(name: str) -> None:
     one, two = (run.encryptor.encrypt(run.blocks(1)) for _ in range(2))
     assert not (one.residues == two.residues).any()
     assert set(one.seeds).isdisjoint(two.seeds)
+    one, two = (run.in_full.encrypt(run.blocks(1)) for _ in range(2))
+    assert not (one.residues == two.residues).any()
+
+
+@pytest.mark.parametrize("name", ["bfv", "ckks"])
+def test_polynomials_that_travel_in_full_are_two_and_carry_no_seed(name: str) -> None:
+    sealed = Run(name).in_full.encrypt(Run(name).blocks(1))
+    assert sealed.residues.shape == (2, 2, 4096)
+    assert sealed.seeds == ()
+    assert sealed.residues.max() < sealed.modulus
+
+
+def test_insecure_plain_has_one_polynomial_and_no_seed_in_both_forms() -> None:
+    run = Run("insecure_plain")
+    for encryptor in (run.encryptor, run.in_full):
+        sealed = encryptor.encrypt(run.blocks(1))
+        assert (sealed.residues.shape[1], sealed.seeds) == (1, ())
 
 
 @pytest.mark.parametrize("name", ["bfv", "ckks"])

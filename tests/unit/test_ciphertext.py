@@ -1,6 +1,9 @@
-"""Ciphertexts without a scheme: what is summed, refused, and on the wire."""
+"""Ciphertexts without a scheme: their chunks, and their bytes."""
 
+import mmap
 import tracemalloc
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +12,14 @@ from fedsecure.ciphertext import (
     CHUNK_BLOCKS,
     SEED_BYTES,
     Ciphertext,
+    Wire,
+    announced_bytes,
+    check_total,
+    form,
     from_bytes,
     to_bytes,
+    to_chunks,
+    wire_chunks,
 )
 from fedsecure.errors import VerificationError
 from fedsecure.running_sum import RunningSum
@@ -48,115 +57,15 @@ def summed(*summands: Ciphertext, max_summands: int = 16) -> Ciphertext:
     return running.total()
 
 
+def three(*, blocks: int = 2) -> Ciphertext:
+    return summed(*(made(i, blocks=blocks) for i in range(6, 9)))
+
+
 def same(left: Ciphertext, right: Ciphertext) -> bool:
     return (
         (left.key_id, left.modulus, left.seeds, left.summands)
         == (right.key_id, right.modulus, right.seeds, right.summands)
     ) and np.array_equal(left.residues, right.residues)
-
-
-# --- the sum --------------------------------------------------------------------------
-
-
-def test_sum_is_that_of_plain_integers_modulo_q() -> None:
-    parts = [made(i) for i in range(3)]
-    columns = zip(*(p.residues.ravel().tolist() for p in parts), strict=True)
-    expected = [sum(column) % Q for column in columns]
-    assert summed(*parts).residues.ravel().tolist() == expected
-
-
-def test_largest_residues_do_not_wrap() -> None:
-    full = Ciphertext(KEY, Q, np.full((1, 1, N), Q - 1, np.uint64), (), 1)
-    total = summed(*[full] * 16)
-    assert set(total.residues.ravel().tolist()) == {16 * (Q - 1) % Q}
-
-
-def test_sum_of_more_than_a_chunk_of_blocks_is_right_in_each() -> None:
-    one, two = made(1, blocks=CHUNK_BLOCKS + 1), made(2, blocks=CHUNK_BLOCKS + 1)
-    wide = one.residues.astype(object) + two.residues.astype(object)
-    assert np.array_equal(summed(one, two).residues.astype(object), wide % Q)
-
-
-def test_order_does_not_change_the_residues() -> None:
-    one, two, three = made(1), made(2), made(3)
-    ahead, back = summed(one, two, three), summed(three, two, one)
-    assert np.array_equal(ahead.residues, back.residues)
-
-
-def test_seeds_stay_by_summand_in_the_order_added() -> None:
-    one, two = made(1), made(2)
-    assert summed(two, one).seeds == two.seeds + one.seeds
-
-
-def test_sum_counts_its_summands() -> None:
-    assert summed(made(1), made(2), made(3)).summands == 3
-
-
-def test_a_summand_is_not_changed_by_what_is_added_to_it() -> None:
-    first = made(1)
-    before = first.residues.copy()
-    summed(first, made(2))
-    assert np.array_equal(first.residues, before)
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        (made(2, key_id=bytes(16)), "another run key"),
-        (made(2, modulus=Q - 2), "the sum is"),
-        (made(2, blocks=3), "the sum is"),
-        (made(2, polynomials=2), "the sum is"),
-        (made(2, seeds=False), "the sum is"),
-        (made(1), "repeats a seed"),
-    ],
-    ids=["key", "modulus", "blocks", "polynomials", "form", "again"],
-)
-def test_what_does_not_fit_the_sum_is_refused(bad: Ciphertext, reason: str) -> None:
-    running = RunningSum(KEY, max_summands=16)
-    running.add(made(1))
-    with pytest.raises(VerificationError, match=reason):
-        running.add(bad)
-
-
-def test_what_was_refused_left_no_trace() -> None:
-    running = RunningSum(KEY, max_summands=16)
-    running.add(made(1))
-    with pytest.raises(VerificationError):
-        running.add(made(1))
-    running.add(made(2))
-    assert same(running.total(), summed(made(1), made(2)))
-
-
-def test_residue_not_below_q_is_refused() -> None:
-    bad = made(1)
-    bad.residues[1, 0, 5] = Q
-    with pytest.raises(VerificationError, match="not below q"):
-        summed(bad)
-
-
-def test_one_seed_in_two_blocks_is_refused() -> None:
-    once = made(1)
-    twice = (once.seeds[0][:SEED_BYTES] * 2,)
-    with pytest.raises(VerificationError, match="repeats a seed"):
-        summed(Ciphertext(KEY, Q, once.residues, twice, 1))
-
-
-def test_one_seed_of_an_earlier_update_in_another_block_is_refused() -> None:
-    one, two = made(1), made(2)
-    stolen = (two.seeds[0][:SEED_BYTES] + one.seeds[0][:SEED_BYTES],)
-    with pytest.raises(VerificationError, match="repeats a seed"):
-        summed(one, Ciphertext(KEY, Q, two.residues, stolen, 1))
-
-
-def test_one_summand_more_than_there_is_room_for_is_refused() -> None:
-    assert summed(made(1), made(2), max_summands=2).summands == 2
-    with pytest.raises(VerificationError, match="3 summands, room for 2"):
-        summed(made(1), made(2), made(3), max_summands=2)
-
-
-def test_nothing_added_is_no_sum() -> None:
-    with pytest.raises(VerificationError, match="no update"):
-        RunningSum(KEY, max_summands=3).total()
 
 
 # --- the wire -------------------------------------------------------------------------
@@ -259,3 +168,104 @@ def test_a_header_that_claims_gigabytes_reserves_nothing() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
+
+
+# --- in chunks ------------------------------------------------------------------------
+
+
+def wire(value: Ciphertext) -> Wire:
+    return Wire(to_bytes(value), key_id=KEY, max_summands=16)
+
+
+SUMMED = [
+    made(1, blocks=2 * CHUNK_BLOCKS + 3),
+    made(2, blocks=CHUNK_BLOCKS, polynomials=2, seeds=False),
+    three(blocks=CHUNK_BLOCKS + 1),
+]
+
+
+@pytest.mark.parametrize("value", SUMMED, ids=["seeds", "both", "sum"])
+def test_chunks_from_the_wire_are_the_chunks_in_memory(value: Ciphertext) -> None:
+    pairs = zip(wire(value).chunks(), value.chunks(), strict=True)
+    assert all(same(read_, kept) for read_, kept in pairs)
+
+
+@pytest.mark.parametrize("value", SUMMED, ids=["seeds", "both", "sum"])
+def test_chunks_together_are_the_whole(value: Ciphertext) -> None:
+    chunks = list(wire(value).chunks())
+    assert [len(c.residues) for c in chunks[:-1]] == [CHUNK_BLOCKS] * (len(chunks) - 1)
+    residues = np.concatenate([c.residues for c in chunks])
+    assert np.array_equal(residues, value.residues)
+    seeds = zip(*(c.seeds for c in chunks), strict=True)
+    assert tuple(b"".join(by_summand) for by_summand in seeds) == value.seeds
+
+
+@pytest.mark.parametrize("value", SUMMED, ids=["seeds", "both", "sum"])
+def test_bytes_in_chunks_are_the_bytes_at_once(value: Ciphertext) -> None:
+    header = form(value, len(value.residues))
+    assert b"".join(to_chunks(value)) == to_bytes(value)
+    assert b"".join(wire_chunks(header, value.chunks())) == to_bytes(value)
+
+
+@pytest.mark.parametrize("value", SUMMED, ids=["seeds", "both", "sum"])
+def test_size_is_known_from_the_header_alone(value: Ciphertext) -> None:
+    header = form(value, len(value.residues))
+    assert announced_bytes(header) == len(to_bytes(value))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_bytes_are_read_where_they_lie(kind: type) -> None:
+    data = kind(to_bytes(SUMMED[0]))
+    found = Wire(data, key_id=KEY, max_summands=1)
+    assert np.array_equal(next(found.chunks()).residues, SUMMED[0].residues[:16])
+
+
+def test_a_mapped_file_is_read_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "update").write_bytes(to_bytes(SUMMED[0]))
+    with (tmp_path / "update").open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    found = Wire(mapped, key_id=KEY, max_summands=1)
+    chunks = [chunk.residues for chunk in found.chunks()]
+    assert np.array_equal(np.concatenate(chunks), SUMMED[0].residues)
+
+
+def test_reading_a_wire_unpacks_nothing() -> None:
+    data = to_bytes(made(1, blocks=200))
+    tracemalloc.start()
+    Wire(data, key_id=KEY, max_summands=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000
+
+
+def test_residues_of_a_wire_are_checked_in_its_last_chunk_too() -> None:
+    value = made(1, blocks=CHUNK_BLOCKS + 1)
+    value.residues[-1, 0, -1] = Q
+    with pytest.raises(VerificationError, match="not below q"):
+        wire(value).check_residues()
+
+
+# --- what a scheme may open -----------------------------------------------------------
+
+
+def test_a_total_as_its_scheme_makes_it_may_be_opened() -> None:
+    for total in (three(), made(1, polynomials=2, seeds=False)):
+        check_total(total, key_id=KEY, modulus=Q, slots=N, max_summands=3)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (made(1, key_id=bytes(16)), "another run key or modulus"),
+        (made(1, modulus=Q - 2), "another run key or modulus"),
+        (made(1, polynomials=2), "does not carry"),
+        (made(1, seeds=False), "does not carry"),
+        (replace(three(), summands=2), "does not carry"),
+        (replace(three(), summands=4), "4 summands, exact for 1 to 3"),
+        (replace(three(), residues=np.full((2, 1, N), Q)), "not below q"),
+        (replace(three(), residues=np.zeros((2, 1, 2 * N), np.uint64)), "shape"),
+    ],
+)
+def test_a_total_that_is_not_so_is_refused(value: Ciphertext, reason: str) -> None:
+    with pytest.raises(VerificationError, match=reason):
+        check_total(value, key_id=KEY, modulus=Q, slots=N, max_summands=3)

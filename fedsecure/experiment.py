@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from fedsecure import registry
 from fedsecure.access.kit import read_kit
 from fedsecure.access.roster import Role, Roster
-from fedsecure.accounting import Relation
+from fedsecure.accounting import Relation, enforced_with, guarantee
 from fedsecure.backends import Backend, Event, Job, Outcome
 from fedsecure.checkpoint.replicate import shared_devices
 from fedsecure.composition import shown
@@ -78,9 +78,10 @@ def _announced(config: RunConfig, plan: Mapping[str, JSON]) -> Event:
     epsilons: list[JSON] = []
     if privacy is not None:
         for number in range(1, federation.rounds + 1):
-            accountant = registry.load("accounting", "pld").create(privacy.relation)
-            accountant.compose(privacy.event(number))
-            epsilons.append(accountant.epsilon(privacy.delta))
+            spent = [privacy.event(number)]
+            name = enforced_with(spent)
+            cost = guarantee(name, privacy.relation, spent, privacy.delta)
+            epsilons.append(cost.epsilon)
     protection = "no differential privacy"
     if privacy is not None:
         protection = (

@@ -8,7 +8,7 @@ from fedsecure import registry
 from fedsecure.access.kit import Kit
 from fedsecure.access.policy import Asked, SitePolicy, read_policy
 from fedsecure.access.roster import Role
-from fedsecure.accounting import Relation
+from fedsecure.accounting import Relation, enforced_with
 from fedsecure.client_round import ClientRound
 from fedsecure.client_run import Identity
 from fedsecure.clock import Clock, SystemClock
@@ -108,19 +108,24 @@ def build_round(kit: Kit, content: Content, store: Store, state: Path) -> Client
 def privacy_history(state: Path, plan: Mapping[str, JSON]) -> tuple[float, ...]:
     """Return epsilon after each of a run's rounds, from a site's ledger; local only.
 
-    Valued by `pld` at the plan's delta. Empty in mode `none`.
+    Valued by `pld`, or by `rdp` where noise is discrete, at the plan's delta. Empty in
+    mode `none`.
     """
     section = plan["privacy"]
     if not isinstance(section, dict) or section["mode"] == "none":
         return ()
-    accountant = registry.load("accounting", "pld").create(Relation.ADD_OR_REMOVE_ONE)
-    delta, history = float(str(section["delta"])), []
-    for record in verify_ledger(state / "ledger.jsonl", SystemDisk()):
-        if record.action == "budget.reserve" and record.run == plan["run"]:
-            event = record.detail["event"]
-            if isinstance(event, dict):
-                accountant.compose(read_event(event))
-            history.append(accountant.epsilon(delta))
+    charged = [
+        record.detail["event"]
+        for record in verify_ledger(state / "ledger.jsonl", SystemDisk())
+        if record.action == "budget.reserve" and record.run == plan["run"]
+    ]
+    events = [read_event(event) for event in charged if isinstance(event, dict)]
+    name, delta = enforced_with(events), float(str(section["delta"]))
+    accountant = registry.load("accounting", name).create(Relation.ADD_OR_REMOVE_ONE)
+    history = []
+    for event in events:
+        accountant.compose(event)
+        history.append(accountant.epsilon(delta))
     return tuple(history)
 
 

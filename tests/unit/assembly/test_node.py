@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsecure.accounting import PrivacyEvent
+from fedsecure.accounting import PrivacyEvent, Relation, guarantee
 from fedsecure.assembly.node import (
     PolicyGate,
     build_round,
@@ -212,6 +212,22 @@ def test_history_is_epsilon_after_each_round_of_the_run(
     history = privacy_history(tmp_path, PLAN)
     assert len(history) == 2
     assert 0 < history[0] < history[1]
+
+
+def test_history_of_discrete_noise_is_valued_by_the_bound_that_holds_for_it(
+    kits: Path, tmp_path: Path
+) -> None:
+    half = build(kits, tmp_path)
+    event = PrivacyEvent.of_shares(30.0, 1.0, 1, 4, 50.0, 650)
+    for number in (1, 2):
+        half._budgets["data"].reserve(RoundId("run-1", number), b"p" * 32, event)
+    half.close()
+    delta = float(str(PLAN["privacy"]["delta"]))  # type: ignore[index,call-overload]
+    expected = [
+        guarantee("rdp", Relation.ADD_OR_REMOVE_ONE, [event] * rounds, delta).epsilon
+        for rounds in (1, 2)
+    ]
+    assert privacy_history(tmp_path, PLAN) == pytest.approx(expected)
 
 
 def test_mode_none_has_no_history(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fedsecure.errors import (
     VerificationError,
 )
 from fedsecure.keys import SigningKey
+from fedsecure.ranges import Ranges
 from fedsecure.shelf import Kept, Shelf, read_layout
 from fedsecure.stores.local import LocalStore
 from fedsecure.update import Layout, RoundId
@@ -294,6 +295,24 @@ def test_old_models_go_and_the_first_stays(store: FlakyStore, shelf: Shelf) -> N
         "run/model/10",
         "run/model/notes",
     )
+
+
+def test_ranges_come_back_and_go_with_their_models(
+    store: FlakyStore, shelf: Shelf
+) -> None:
+    for number in (1, 2, 10):
+        shelf.keep_ranges(number, Ranges(1.0, (9,), (2.0**-number,)))
+    assert shelf.ranges(2) == Ranges(1.0, (9,), (0.25,))
+    shelf.forget_models(10)
+    assert store.keys("run/ranges/") == ("run/ranges/10",)
+    assert shelf.ranges(2) is None
+
+
+def test_ranges_never_change(shelf: Shelf) -> None:
+    shelf.keep_ranges(1, Ranges(1.0))
+    shelf.keep_ranges(1, Ranges(1.0))
+    with pytest.raises(AlreadyExists):
+        shelf.keep_ranges(1, Ranges(0.5))
 
 
 @pytest.mark.parametrize("run", ["../other", "", "/etc", "a b"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 import requests
+from psycopg.conninfo import make_conninfo
 
 START_SECONDS = 30.0
 
@@ -114,9 +115,17 @@ def no_postgresql() -> str:
 
 
 class Postgresql:
-    """One PostgreSQL server with its own data, on a port of loopback."""
+    """One PostgreSQL server with its own data, on a port of loopback.
 
-    def __init__(self, *options: str) -> None:
+    Parameters
+    ----------
+    options : str
+        ``name=value``, as in postgresql.conf.
+    password : str
+        Asked of everybody; none if empty.
+    """
+
+    def __init__(self, *options: str, password: str = "") -> None:
         binaries = postgresql_binaries()
         if binaries is None:
             raise RuntimeError(no_postgresql())
@@ -126,15 +135,20 @@ class Postgresql:
             shutil.chown(self.folder, "postgres", "postgres")
         self.port = free_port()
         self.options = options
+        self._password = password
+        secret = self.folder / "password"
+        secret.write_text(f"{password}\n")
+        secret.chmod(0o644)  # of a test, in a folder of mode 0700
+        asked = [f"--pwfile={secret}", "--auth=scram-sha-256"]
         self._run_once(
             [
                 f"{binaries}/initdb",
                 f"--pgdata={self.folder}/data",
-                "--auth=trust",
                 "--username=fed",
                 "--encoding=UTF8",
                 "--no-locale",
                 "--no-sync",  # of the empty database only
+                *(asked if password else ["--auth=trust"]),
             ]
         )
         self.start()
@@ -168,9 +182,12 @@ class Postgresql:
         """Lose every process of the server at once."""
         self.process.kill()
 
-    def run(self, statement: str) -> list[tuple[object, ...]]:
+    def run(
+        self, statement: str, schema: object = "public"
+    ) -> list[tuple[object, ...]]:
         """Run one statement as the owner; return its rows."""
-        with psycopg.connect(self.url, autocommit=True) as session:
+        with self._connect() as session:
+            session.execute("SELECT set_config('search_path', %s, false)", [schema])
             cursor = session.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
@@ -179,6 +196,10 @@ class Postgresql:
         self.process.end(signal.SIGQUIT)  # nobody needs its last checkpoint
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        url = make_conninfo(self.url, password=self._password or None)
+        return psycopg.connect(url, autocommit=True, connect_timeout=2)
+
     def _run_once(self, command: list[str]) -> None:
         process = Process(command, self.folder / "initdb.log", user="postgres")
         if process._child.wait(60):
@@ -186,16 +207,16 @@ class Postgresql:
 
     def _answers(self) -> bool:
         try:
-            psycopg.connect(self.url, connect_timeout=2).close()
+            self._connect().close()
         except psycopg.Error:
             return False
         return True
 
 
 @contextlib.contextmanager
-def postgresql(*options: str) -> Iterator[Postgresql]:
+def postgresql(*options: str, password: str = "") -> Iterator[Postgresql]:
     """Yield a server that is ended afterwards."""
-    server = Postgresql(*options)
+    server = Postgresql(*options, password=password)
     try:
         yield server
     finally:

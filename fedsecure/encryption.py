@@ -53,7 +53,8 @@ class EncryptionPlan:
         "config": one range for the whole run; "aggregate": by tensor, from the last
         opened sum.
     range_multiple : float
-        How many times the last step's largest value a range is, with "aggregate".
+        How many times the last step's largest value a range is, with "aggregate"; at
+        least 1.
     rounding : str
         "nearest", or "stochastic" where privacy is off.
     error_feedback : bool
@@ -127,6 +128,11 @@ def read_encryption(
         threshold=_count(section, "masking_threshold", 0, MAX_SITES),
         encrypt_layers=_patterns(section),
     )
+    if plan.range_multiple < 1:
+        raise ConfigurationError(
+            f"encryption.range_multiple={plan.range_multiple}, must be at least 1: "
+            "with less, a sum at its range narrows the next one"
+        )
     _check_masks(plan, sites, min_contributors)
     if private:
         _check_private(plan)

@@ -152,7 +152,7 @@ class EncryptionConfig(Section):
     ] = None  # a command line's 12 is a number
     value_range: Positive = 1.0
     range_from: Literal["config", "aggregate"] | None = None
-    range_multiple: Positive = 4.0
+    range_multiple: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
     rounding: Literal["nearest", "stochastic"] | None = None
     error_feedback: bool | None = None
     max_contributors: Annotated[int, Field(ge=1, le=MAX_SITES)] = 16

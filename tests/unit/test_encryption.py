@@ -46,6 +46,7 @@ def test_two_thirds_and_one_open_the_masks_by_default(
         ("value_range", True),
         ("range_from", "site"),
         ("range_multiple", -1.0),
+        ("range_multiple", 0.99),
         ("rounding", "up"),
         ("error_feedback", "yes"),
         ("max_contributors", 4),

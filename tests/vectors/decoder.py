@@ -71,12 +71,16 @@ def errors(wire: bytes, block: int, secret: NDArray[np.int64]) -> list[float]:
 
 def open_noisy(wire: bytes, block: int, secret: NDArray[np.int64]) -> list[int]:
     """Return c0 + c1 s modulo q: what is left to round."""
-    blocks, summands = struct.unpack_from("<IH", wire, 8)
-    c0 = read_residues(wire, HEADER + block * BLOCK)
-    c1 = [0] * N
-    for i in range(summands):
-        at = HEADER + blocks * BLOCK + (i * blocks + block) * SEED
-        c1 = [a + b for a, b in zip(c1, expand(wire[at : at + SEED]), strict=True)]
+    polynomials, blocks, summands = struct.unpack_from("<BIH", wire, 7)
+    c0 = read_residues(wire, HEADER + block * polynomials * BLOCK)
+    if polynomials == 2:
+        c1 = read_residues(wire, HEADER + (block * polynomials + 1) * BLOCK)
+    else:
+        c1 = [0] * N
+        for i in range(summands):
+            at = HEADER + blocks * BLOCK + (i * blocks + block) * SEED
+            expanded = expand(wire[at : at + SEED])
+            c1 = [a + b for a, b in zip(c1, expanded, strict=True)]
     return [(a + b) % Q for a, b in zip(c0, times(c1, secret), strict=True)]
 
 

@@ -29,6 +29,8 @@ KEY_ID = bytes(range(16))
 TAG_KEY = bytes(range(32))
 ROUND = RoundId("known", 1)
 NAMES = ("zero", "saturated", "random")
+TOTAL = "total"
+"""The sum of the three in the form `sum`: both polynomials, no seed."""
 _POLYNOMIALS = 97  # where the residues of a body begin
 
 
@@ -86,12 +88,25 @@ def made() -> tuple[dict[str, Any], dict[str, bytes]]:
             "wire_sha256": digest(wires[name]),
             "seed": sealed.seeds[0].hex(),
         }
-    opened = scheme.decryptor(key).decrypt(total.total())
-    facts["total"] = {
-        "wire_sha256": digest(to_bytes(total.total())),
-        "opened_sha256": digest(opened.astype("<u8").tobytes()),
-    }
+    facts["total"] = opened(scheme, key, total)
+    facts["pairs"], both = {}, RunningSum(KEY_ID, max_summands=3)
+    for number, name in enumerate(NAMES, start=4):
+        scheme.context = fixed_context(number)
+        pair = scheme.encryptor(key, seeded=False).encrypt(plaintext(name))
+        both.add(pair)
+        facts["pairs"][name] = {"wire_sha256": digest(to_bytes(pair))}
+    facts["total_of_pairs"] = opened(scheme, key, both)
+    wires[TOTAL] = to_bytes(both.total())
     return facts, wires
+
+
+def opened(scheme: Any, key: SecretKey, total: RunningSum) -> dict[str, str]:
+    """Return the digests of a sum on the wire and of its opened coefficients."""
+    blocks = scheme.decryptor(key).decrypt(total.total())
+    return {
+        "wire_sha256": digest(to_bytes(total.total())),
+        "opened_sha256": digest(blocks.astype("<u8").tobytes()),
+    }
 
 
 def secret_polynomial(scheme: Any, key: SecretKey) -> NDArray[np.int64]:

@@ -18,7 +18,8 @@ from tests.vectors import decoder, generate
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 FACTS = json.loads((HERE / "bfv.json").read_text(encoding="utf-8"))
-WIRES = {name: (HERE / f"{name}.fshe").read_bytes() for name in generate.NAMES}
+FILES = (*generate.NAMES, generate.TOTAL)
+WIRES = {name: (HERE / f"{name}.fshe").read_bytes() for name in FILES}
 SECRET: NDArray[np.int64] = np.array(["-0+".index(c) - 1 for c in FACTS["secret"]])
 TOTAL = np.sum([generate.plaintext(n) for n in generate.NAMES], axis=0) % (1 << 48)
 
@@ -58,6 +59,26 @@ def test_a_decoder_without_seal_reads_the_sum() -> None:
     assert decoder.open_block(total_wire(), 0, SECRET) == TOTAL[0].tolist()
 
 
+def test_a_decoder_without_seal_reads_the_sum_of_both_polynomials() -> None:
+    wire = WIRES[generate.TOTAL]
+    assert decoder.open_block(wire, 0, SECRET) == TOTAL[0].tolist()
+
+
+def test_a_sum_of_both_polynomials_has_the_noise_of_its_summands() -> None:
+    errors = decoder.errors(WIRES[generate.TOTAL], 0, SECRET)
+    assert 5 < max(map(abs, errors)) <= 3 * 21.5
+
+
+def test_both_forms_open_to_the_same_sum() -> None:
+    opened = [FACTS[f]["opened_sha256"] for f in ("total", "total_of_pairs")]
+    assert opened == [generate.digest(TOTAL.astype("<u8").tobytes())] * 2
+
+
+def test_the_sum_of_both_polynomials_on_the_wire_is_the_known_one() -> None:
+    digest = generate.digest(WIRES[generate.TOTAL])
+    assert digest == FACTS["total_of_pairs"]["wire_sha256"]
+
+
 def test_the_sum_on_the_wire_is_the_known_one() -> None:
     assert generate.digest(total_wire()) == FACTS["total"]["wire_sha256"]
 
@@ -93,6 +114,9 @@ def test_a_real_key_and_real_seeds_are_read_by_the_second_decoder_too() -> None:
     wire = to_bytes(scheme.encryptor(key).encrypt(blocks))
     secret = generate.secret_polynomial(scheme, key)
     opened = [decoder.open_block(wire, i, secret) for i in range(2)]
+    assert opened == blocks.tolist()
+    both = to_bytes(scheme.encryptor(key, seeded=False).encrypt(blocks))
+    opened = [decoder.open_block(both, i, secret) for i in range(2)]
     assert opened == blocks.tolist()
 
 

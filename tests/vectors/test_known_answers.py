@@ -1,6 +1,7 @@
 """Known answers of `bfv`: made again, read by a second decoder, and their noise."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,12 @@ def test_the_generator_that_repeats_is_set_by_generate_and_nobody_else() -> None
     ]
     found = {p for p in files if call in p.read_text(encoding="utf-8")}
     assert found == {HERE / "generate.py"}
+
+
+def test_the_example_of_the_page_is_in_the_file() -> None:
+    page = (ROOT / "docs/wire-format.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d,]+) \| `((?:[0-9a-f]{2} ?)+)", page, re.MULTILINE)
+    assert len(rows) == 11
+    for at, shown in rows:
+        start, expected = int(at.replace(",", "")), bytes.fromhex(shown)
+        assert WIRES["random"][start : start + len(expected)] == expected

@@ -57,6 +57,11 @@ def _in_place() -> nn.Module:
     )
 
 
+def _in_place_on_a_view() -> nn.Module:
+    # A linear layer's output on sequences is a view, which torch guards.
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, Tensor]]] = {
     "mlp": (mlp, _vectors()),
     "cnn": (cnn, rows_of((2, 6, 6), 9)),
@@ -64,6 +69,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, Tensor]]] = {
     "transformer": (Transformer, _tokens()),
     "low rank": (low_rank, _vectors()),
     "in place": (_in_place, rows_of((1, 6), 9)),
+    "in place on a view": (_in_place_on_a_view, rows_of((4, 6), 9)),
 }
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
 
@@ -126,6 +132,13 @@ def test_half_precision_is_clipped_without_overflow() -> None:
     x, y = _vectors()
     found = _found(module, (x * 1e25).to(torch.bfloat16), y, 1.0)
     assert 0 < np.linalg.norm(found) <= len(x)
+
+
+def test_gram_matrices_of_half_precision_are_made_in_float32() -> None:
+    module = nn.Linear(256, 160, bias=False).to(torch.bfloat16)
+    x, y = rows_of((3, 256), 1)
+    found = _found(module, x.to(torch.bfloat16), y, 1e-4)
+    assert np.linalg.norm(found) == pytest.approx(1e-4 * (1 - 2**-10), rel=1e-5)
 
 
 def test_slopes_too_small_for_float32_squares_are_still_clipped() -> None:

@@ -16,6 +16,7 @@ from fedsecure.stores import Store
 
 RACERS, ROUNDS = 16, 8
 _BYTES = 64
+_START = 30.0  # seconds for a machine to start the racers
 _OWNER = "federation"
 _MAX_OWNER = 4096
 
@@ -76,7 +77,7 @@ def claim(store: Store, federation: str) -> None:
 def _race(store: Store, key: str, racers: int) -> None:
     """Let `racers` create `key` at once; exactly one may, and its bytes are read."""
     values = [os.urandom(_BYTES) for _ in range(racers)]
-    ready = threading.Barrier(racers)
+    ready = threading.Barrier(racers, timeout=_START)
 
     def create(value: bytes) -> bool:
         ready.wait()
@@ -88,6 +89,8 @@ def _race(store: Store, key: str, racers: int) -> None:
 
     with ThreadPoolExecutor(racers) as pool:
         won = list(pool.map(create, values))
+    if not any(won):
+        raise StorageError(f"{key}: a new key was refused as if it had been written")
     if sum(won) != 1:
         raise StorageError(
             f"{sum(won)} of {racers} creates of one key at the same moment succeeded, "

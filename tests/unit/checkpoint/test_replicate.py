@@ -284,6 +284,14 @@ def test_probe_refuses_a_store_that_does_not_keep_bytes(
         _replicas([stores[0], bad(), stores[2]]).probe()
 
 
+def test_probe_names_the_store_of_another_federation(stores: list[FlakyStore]) -> None:
+    _replicas(stores[1:2], 1).probe("cd" * 32)
+    with pytest.raises(
+        ConfigurationError, match=r"1 of 3 .* store-2: it holds the data"
+    ):
+        _replicas(stores).probe("ab" * 32)
+
+
 # --- shared devices -------------------------------------------------------------------
 
 

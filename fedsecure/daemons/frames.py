@@ -1,13 +1,20 @@
-"""What node daemon and worker say to each other: a JSON head and raw numbers."""
+"""What node daemon and worker say to each other: a JSON head and raw numbers.
+
+The numbers are a whole model: they are sent from where they lie and read where they
+arrived. The head is filled up with spaces, so that they lie as numpy likes them.
+"""
 
 import json
 from collections.abc import Mapping
 
 from fedsecure.errors import VerificationError
+from fedsecure.outgoing import Bytes, Outgoing
 from fedsecure.shelf import read_layout
 from fedsecure.update import JSON, Layout
 
 MAX_BYTES = 1 << 30
+_LENGTH_BYTES = 4
+_ALIGNED = 8
 
 
 def read_layout_document(document: JSON) -> Layout:
@@ -15,18 +22,25 @@ def read_layout_document(document: JSON) -> Layout:
     return read_layout(json.dumps(document).encode())
 
 
-def pack(head: Mapping[str, JSON], body: bytes) -> bytes:
-    """Return one frame."""
+def pack(head: Mapping[str, JSON], body: Bytes) -> Outgoing:
+    """Return one frame; the body is not copied."""
     text = json.dumps(dict(head)).encode()
-    return len(text).to_bytes(4, "little") + text + body
+    text += b" " * (-(_LENGTH_BYTES + len(text)) % _ALIGNED)
+    return Outgoing.of(len(text).to_bytes(_LENGTH_BYTES, "little") + text, body)
 
 
-def unpack(data: bytes) -> tuple[Mapping[str, JSON], bytes]:
-    """Return head and body of a frame; VerificationError if it is cut short."""
-    length = int.from_bytes(data[:4], "little")
-    if length > len(data) - 4:
+def unpack(data: bytes) -> tuple[Mapping[str, JSON], memoryview]:
+    """Return head and body of a frame; the body is a view.
+
+    Raises
+    ------
+    VerificationError
+        The frame is cut short, or its head is not a JSON object.
+    """
+    start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if start > len(data):
         raise VerificationError("worker frame is cut short")
-    head = json.loads(data[4 : 4 + length])
+    head = json.loads(data[_LENGTH_BYTES:start])
     if not isinstance(head, dict):
         raise VerificationError("worker frame has no head")
-    return head, data[4 + length :]
+    return head, memoryview(data)[start:]

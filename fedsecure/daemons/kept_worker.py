@@ -12,9 +12,10 @@ from fedsecure.daemons.frames import MAX_BYTES, pack, read_layout_document, unpa
 from fedsecure.daemons.supervisor import Child
 from fedsecure.errors import TrainingFailed, VerificationError
 from fedsecure.flower import commands
+from fedsecure.outgoing import Bytes
 from fedsecure.relay import receive, send
 from fedsecure.trainer import Trainer, TrainingResult, TrainingTask
-from fedsecure.update import JSON, Layout, ModelUpdate, Vector
+from fedsecure.update import JSON, Layout, ModelUpdate, Vector, float_bytes
 
 _HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 """Keep freed memory: 1.3 to 4x for per-example gradients (PRIVACY section 12)."""
@@ -53,7 +54,7 @@ class WorkerTrainer:
             "settings": dict(task.settings),
             "train": task.train,
         }
-        answer, body = self._ask(question, task.model.astype("<f8").tobytes())
+        answer, body = self._ask(question, float_bytes(task.model))
         update = None
         if task.train:
             delta = np.frombuffer(body, dtype="<f8")
@@ -65,15 +66,15 @@ class WorkerTrainer:
         return TrainingResult(update, numbers, int(str(answer["dp_steps"])))
 
     def _ask(
-        self, question: Mapping[str, JSON], body: bytes
-    ) -> tuple[Mapping[str, JSON], bytes]:
+        self, question: Mapping[str, JSON], body: Bytes
+    ) -> tuple[Mapping[str, JSON], memoryview]:
         try:
             send(self._channel, pack(question, body), MAX_BYTES)
             return self._receive()
         except (OSError, VerificationError) as gone:
             raise TrainingFailed(f"the worker does not answer: {gone}") from gone
 
-    def _receive(self) -> tuple[Mapping[str, JSON], bytes]:
+    def _receive(self) -> tuple[Mapping[str, JSON], memoryview]:
         answer, body = unpack(receive(self._channel, MAX_BYTES))
         if "failed" in answer:
             raise TrainingFailed(str(answer["failed"]))

@@ -25,9 +25,10 @@ from fedsecure.daemons.frames import (
 from fedsecure.errors import FedsecureError, TrainingFailed, VerificationError
 from fedsecure.learning.datasets import SiteData, load_site
 from fedsecure.learning.training import LocalTrainer
+from fedsecure.outgoing import Outgoing
 from fedsecure.relay import receive, send
 from fedsecure.trainer import JSON, Trainer, TrainingTask
-from fedsecure.update import RoundId
+from fedsecure.update import RoundId, float_bytes
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,9 @@ def _list(value: JSON) -> list[JSON]:
     return value if isinstance(value, list) else []
 
 
-def _answer(trainer: Trainer, question: Mapping[str, JSON], body: bytes) -> bytes:
+def _answer(
+    trainer: Trainer, question: Mapping[str, JSON], body: memoryview
+) -> Outgoing:
     try:
         return _do(trainer, question, body)
     except Exception as bad:
@@ -106,13 +109,13 @@ def _answer(trainer: Trainer, question: Mapping[str, JSON], body: bytes) -> byte
         return pack({"failed": f"{type(bad).__name__}: {bad}"}, b"")
 
 
-def _do(trainer: Trainer, question: Mapping[str, JSON], body: bytes) -> bytes:
+def _do(trainer: Trainer, question: Mapping[str, JSON], body: memoryview) -> Outgoing:
     settings = question["settings"]
     if not isinstance(settings, dict):
         raise TrainingFailed("settings are not a mapping")
     if question["do"] == "initial":
         layout, model = trainer.initial(settings)
-        return pack({"layout": layout.document()}, model.astype("<f8").tobytes())
+        return pack({"layout": layout.document()}, float_bytes(model))
     task = TrainingTask(
         RoundId(str(question["run"]), int(str(question["round"]))),
         read_layout_document(question["layout"]),
@@ -126,9 +129,7 @@ def _do(trainer: Trainer, question: Mapping[str, JSON], body: bytes) -> bytes:
         "dp_steps": result.dp_steps,
         "examples": 0 if result.update is None else result.update.num_examples,
     }
-    delta = (
-        b"" if result.update is None else result.update.delta.astype("<f8").tobytes()
-    )
+    delta = b"" if result.update is None else float_bytes(result.update.delta)
     return pack(answer, delta)
 
 

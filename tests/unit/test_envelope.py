@@ -1,11 +1,23 @@
 """Signed messages: what is refused, and with which words."""
 
+import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from fedsecure.envelope import Kind, Scope, canonical, parse, sign, verify
+from fedsecure.envelope import (
+    Kind,
+    Scope,
+    canonical,
+    parse,
+    read_head,
+    sign,
+    sign_head,
+    verify,
+    verify_head,
+)
 from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.keys import SigningKey
 from fedsecure.trainer import JSON
@@ -66,6 +78,46 @@ def test_head_that_announces_more_than_is_there_is_refused() -> None:
 def test_another_body_of_the_same_length_is_refused() -> None:
     with pytest.raises(VerificationError, match="body was changed"):
         parse(_wire(body=b"body")[:-4] + b"BODY", 10_000)
+
+
+def test_body_is_a_view_of_the_message() -> None:
+    data = _wire(body=b"body")
+    body = parse(data, 10_000).body
+    assert isinstance(body, memoryview)
+    assert (body.obj, bytes(body), body.readonly) == (data, b"body", True)
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+def test_message_is_read_from_whatever_holds_bytes(
+    make: Callable[[bytes], bytes | bytearray | memoryview],
+) -> None:
+    data = make(_wire({"a": 1}))
+    found = verify(parse(data, 10_000), KEY.public, kinds=(Kind.UPDATE,))
+    assert (found.body, found.header) == (b"body", {"a": 1})
+
+
+def test_head_signed_without_its_body_is_that_of_the_whole_message() -> None:
+    whole = sign(Kind.UPDATE, SCOPE, {"a": 1}, b"body", signer="site-1", key=KEY)
+    there = (4, hashlib.sha256(b"body").hexdigest())
+    head = sign_head(Kind.UPDATE, SCOPE, {"a": 1}, there, signer="site-1", key=KEY)
+    assert head == whole.head
+    assert head.digest() == whole.digest()
+    assert head.to_bytes() + b"body" == whole.to_bytes()
+
+
+def test_head_is_read_and_verified_without_its_body() -> None:
+    data = _wire({"a": 1})
+    head, start = read_head(data[:-4])
+    assert (data[start:], head.body_bytes) == (b"body", 4)
+    assert verify_head(head, KEY.public, kinds=(Kind.UPDATE,)) == {"a": 1}
+
+
+def test_head_for_another_body_does_not_verify() -> None:
+    head, _ = read_head(_wire())
+    for change in ({"body_bytes": 5}, {"body_sha256": "0" * 64}):
+        forged = replace(head, **change)
+        with pytest.raises(VerificationError, match="signature"):
+            verify_head(forged, KEY.public, kinds=(Kind.UPDATE,))
 
 
 def test_another_key_does_not_verify() -> None:

@@ -14,13 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsecure.errors import ConfigurationError, StorageError, VerificationError
+from fedsecure.errors import (
+    ConfigurationError,
+    NotFound,
+    StorageError,
+    VerificationError,
+)
+from fedsecure.outgoing import Outgoing
 from fedsecure.relay import RelayServer, ask, receive, send
 
 LIMIT = 1 << 16
 ME = frozenset({os.getuid()})
 Pair = tuple[socket.socket, socket.socket]
-Serve = Callable[[Callable[[bytes], bytes]], Path]
+Serve = Callable[[Callable[[bytes], bytes | Outgoing]], Path]
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def folder() -> Iterator[Path]:
 def serve(folder: Path) -> Iterator[Serve]:
     servers = []
 
-    def start(handler: Callable[[bytes], bytes]) -> Path:
+    def start(handler: Callable[[bytes], bytes | Outgoing]) -> Path:
         servers.append(RelayServer(folder / "relay.sock", handler, LIMIT, ME))
         servers[-1].start()
         return folder / "relay.sock"
@@ -82,6 +88,45 @@ def test_a_frame_larger_than_a_socket_buffer_arrives(pair: Pair) -> None:
     sender.join()
 
 
+def test_a_frame_in_pieces_is_one_frame(pair: Pair) -> None:
+    left, right = pair
+    send(left, Outgoing.of(b"ab", b"", b"cde"), LIMIT)
+    assert receive(right, LIMIT) == b"abcde"
+
+
+def test_a_piece_is_sent_before_the_next_one_is_read(pair: Pair) -> None:
+    left, right = pair
+    seen: list[bytes] = []
+
+    def pieces() -> Iterator[bytes]:
+        yield b"abc"
+        seen.append(right.recv(64))
+        yield b"de"
+
+    send(left, Outgoing(5, pieces), LIMIT)
+    assert seen == [b"\x05\0\0\0\0\0\0\0abc"]
+
+
+def test_a_frame_in_pieces_over_the_limit_is_not_begun(pair: Pair) -> None:
+    left, right = pair
+    with pytest.raises(VerificationError, match="frame of 9 bytes, at most 8"):
+        send(left, Outgoing.of(b"12345", b"6789"), 8)
+    left.close()
+    assert right.recv(1) == b""
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_a_frame_whose_pieces_do_not_add_up_is_never_whole(
+    pair: Pair, size: int
+) -> None:
+    left, right = pair
+    with pytest.raises(VerificationError, match=f"{size} announced"):
+        send(left, Outgoing(size, lambda: (b"ab", b"cde")), LIMIT)
+    left.close()
+    with pytest.raises(VerificationError, match="bytes early"):
+        receive(right, LIMIT)
+
+
 def test_a_frame_of_exactly_the_limit_passes(pair: Pair) -> None:
     left, right = pair
     send(left, b"12345678", 8)
@@ -117,6 +162,24 @@ def test_a_frame_that_ends_early_is_refused(pair: Pair, cut: int) -> None:
 
 def test_a_question_gets_its_answer(serve: Serve) -> None:
     assert ask(serve(bytes.upper), b"hello", LIMIT, 10) == b"HELLO"
+
+
+def test_an_answer_is_read_where_it_lies_while_it_is_sent(serve: Serve) -> None:
+    path = serve(lambda question: Outgoing(6, lambda: (question, question)))
+    assert ask(path, b"abc", LIMIT, 10) == b"abcabc"
+
+
+def test_an_answer_whose_store_fails_halfway_is_no_answer(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"abc"
+        raise NotFound("body/1/1: no such object")
+
+    path = serve(lambda _: Outgoing(6, pieces))
+    with pytest.raises(StorageError, match="does not answer"):
+        ask(path, b"hello", LIMIT, 10)
+    assert "body/1/1: no such object" in caplog.text
 
 
 def test_questions_are_answered_side_by_side(serve: Serve) -> None:

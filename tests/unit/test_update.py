@@ -1,6 +1,7 @@
 """A model as one vector: layouts, and updates that cannot hold NaN."""
 
 import hashlib
+import struct
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from fedsecure.envelope import canonical
 from fedsecure.errors import ConfigurationError, NotFinite
-from fedsecure.update import Layout, ModelUpdate, RoundId, flatten, unflatten
+from fedsecure.update import (
+    Layout,
+    ModelUpdate,
+    RoundId,
+    flatten,
+    float_bytes,
+    unflatten,
+)
 
 LAYOUT = Layout(("w", "b", "t"), ((2, 3), (3,), ()))
 
@@ -100,3 +108,16 @@ def test_rounds_are_ordered_by_run_and_number() -> None:
 def test_round_id_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         RoundId("a", 1).number = 2  # type: ignore[misc]
+
+
+def test_bytes_of_a_vector_are_little_endian_float64_and_no_copy() -> None:
+    vector = np.array([1.0, -2.5])
+    found = float_bytes(vector)
+    assert bytes(found) == b"".join(struct.pack("<d", x) for x in vector)
+    vector[0] = 7.0
+    assert bytes(found[:8]) == struct.pack("<d", 7.0)
+
+
+def test_bytes_of_a_strided_or_big_endian_vector_are_made() -> None:
+    for vector in (np.arange(6.0)[::2], np.array([0.0, 2.0, 4.0]).astype(">f8")):
+        assert bytes(float_bytes(vector)) == np.array([0.0, 2.0, 4.0]).tobytes()

@@ -137,7 +137,7 @@ def test_the_generator_that_repeats_is_set_by_generate_and_nobody_else() -> None
 def test_the_example_of_the_page_is_in_the_file() -> None:
     page = (ROOT / "docs/wire-format.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\d,]+) \| `((?:[0-9a-f]{2} ?)+)", page, re.MULTILINE)
-    assert len(rows) == 11
+    assert len(rows) == 12
     for at, shown in rows:
         start, expected = int(at.replace(",", "")), bytes.fromhex(shown)
         assert WIRES["random"][start : start + len(expected)] == expected

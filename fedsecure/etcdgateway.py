@@ -77,7 +77,7 @@ def find_cluster(settings: Mapping[str, object], timeout: float) -> Cluster:
         a certificate's file that is missing or open to others.
     """
     given = settings.get("endpoints")
-    named = given.split(",") if isinstance(given, str) else given
+    named = given.split(",") if given and isinstance(given, str) else given
     if not isinstance(named, list | tuple) or not named:
         raise ConfigurationError(f"endpoints={given!r}, must name each member of etcd")
     paths = [_file(settings.get(name)) for name in ("ca_cert", "cert", "key")]
@@ -127,22 +127,23 @@ class Gateway:
         if self._maker != os.getpid():
             self._open()
         ends = time.monotonic() + self.cluster.timeout
+        size, first = len(self._members), self._good
         unknown, reason = False, "no time"
-        for turn in itertools.count(self._good):
-            left = ends - time.monotonic()
-            if left <= 0:
+        for turn in itertools.count():
+            if time.monotonic() >= ends:
                 break
-            if turn > self._good and (turn - self._good) % len(self._members) == 0:
+            if turn and turn % size == 0:
                 time.sleep(_PAUSE)
+            member = (first + turn) % size
             try:
-                answer = self._once(turn % len(self._members), path, body)
+                answer = self._once(member, path, body)
             except Refused as no:
                 raise Refused(f"{self.cluster.shown}: could not {what}: {no}") from no
             except StorageError as silent:
                 reason = str(silent)
                 unknown |= writes and isinstance(silent, OutcomeUnknown)
             else:
-                self._good = turn % len(self._members)
+                self._good = member
                 return answer
         text = f"{self.cluster.shown}: could not {what}: {reason}"
         raise OutcomeUnknown(text) if unknown else StorageError(text)

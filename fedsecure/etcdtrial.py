@@ -7,6 +7,7 @@ it syncs: members whose counter stands still while the race writes are refused.
 import logging
 import re
 import time
+import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,7 +15,7 @@ from email.utils import parsedate_to_datetime
 import requests
 
 from fedsecure.errors import ConfigurationError, StorageError
-from fedsecure.etcdgateway import Gateway, absent, put, text
+from fedsecure.etcdgateway import Gateway, absent, found, get, put, text
 from fedsecure.trial import check_skew, one_winner
 
 log = logging.getLogger(__name__)
@@ -68,10 +69,10 @@ def version_problem(version: str) -> str:
     3.5.0 to 3.5.5 can corrupt data, earlier ones than 3.4.22 lose lease fixes
     (RESILIENCE section 5).
     """
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
-    if found is None:
+    parts = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if parts is None:
         return f"names no version but {version[:40]!r}"
-    number = tuple(int(part) for part in found.groups())
+    number = tuple(int(part) for part in parts.groups())
     if number < (3, 4, 22) or (3, 5, 0) <= number < (3, 5, 6):
         return f"is etcd {version}, must be 3.4.22 or later, or 3.5.6 or later"
     return ""
@@ -126,13 +127,17 @@ def _check_members(gateway: Gateway, shown: str) -> None:
 
 
 def _claim(gateway: Gateway, key: str) -> bool:
-    answer = gateway.ask(
-        "make a key",
-        "kv/txn",
-        {"compare": [absent(key)], "success": [put(key, b"1")]},
-        writes=True,
-    )
-    return bool(answer.get("succeeded"))
+    mine = uuid.uuid4().bytes
+    body = {
+        "compare": [absent(key)],
+        "success": [put(key, mine)],
+        "failure": [get(key)],
+    }
+    answer = gateway.ask("make a key", "kv/txn", body, writes=True)
+    # A first try may have been heard although its answer was lost.
+    return bool(answer.get("succeeded")) or mine in [
+        each.value for each in found(answer).values()
+    ]
 
 
 def _synced(gateway: Gateway, members: Iterable[int]) -> dict[int, float]:

@@ -11,7 +11,7 @@ import pytest
 
 from fedsecure.errors import ConfigurationError, StorageError
 from fedsecure.etcdgateway import put
-from fedsecure.metadata import JournalEntry, Step
+from fedsecure.metadata import Engine, JournalEntry, Step
 from tests.fakes import takeover
 from tests.fakes.certificates import write_certificates
 from tests.fakes.servers import Etcd, etcd, no_etcd
@@ -47,6 +47,13 @@ def _pause(cluster: Etcd) -> None:
 def _resume(cluster: Etcd) -> None:
     for member in cluster.members:
         member.resume()
+
+
+def _fill(board: Engine) -> None:
+    for number in range(20):
+        detail = b"x" * 100_000
+        entry = replace(ENTRY, round=number, operation=f"op-{number}", detail=detail)
+        board.journal.append(1, [entry])
 
 
 def _answers(cluster: Etcd, settings: dict[str, object]) -> None:
@@ -200,9 +207,8 @@ def test_cluster_that_is_full_is_refused_by_its_alarm() -> None:
     with etcd(1, "--quota-backend-bytes=200000") as cluster:
         settings = {"endpoints": cluster.endpoints}
         board = takeover.engine("etcd", settings)
-        board.journal.append(1, [replace(ENTRY, detail=b"x" * 300_000)])
         with pytest.raises(StorageError, match="space exceeded"):
-            board.journal.append(1, [replace(ENTRY, round=2, operation="op-2")])
+            _fill(board)
         with pytest.raises(ConfigurationError, match="has the alarm NOSPACE"):
             takeover.engine("etcd", settings)
 

@@ -1,6 +1,6 @@
 """The commands. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused.
 
-The only file with imports inside functions: `fedsecure --help` must not import torch.
+Here and in `commands`, imports are inside functions: `--help` must not import torch.
 """
 
 import json
@@ -15,6 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsecure import __version__
+from fedsecure.commands.data import data_app
+from fedsecure.commands.evidence import ledger_app, privacy_app
+from fedsecure.commands.kits import keys_app, kit_app, policy_app
+from fedsecure.commands.options import (
+    KitOption,
+    OutOption,
+    PassphraseOption,
+    passphrase,
+)
 from fedsecure.errors import FedsecureError
 
 if TYPE_CHECKING:
@@ -27,28 +36,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Private, encrypted, survivable federated learning on Flower.",
 )
-ledger_app = typer.Typer(no_args_is_help=True, help="Signed, chained diaries.")
-privacy_app = typer.Typer(no_args_is_help=True, help="Privacy budgets.")
-policy_app = typer.Typer(no_args_is_help=True, help="What a site lets a run do.")
-data_app = typer.Typer(no_args_is_help=True, help="A site's own data.")
-kit_app = typer.Typer(no_args_is_help=True, help="Kits that were handed out.")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(privacy_app, name="privacy")
 app.add_typer(policy_app, name="policy")
 app.add_typer(data_app, name="data")
 app.add_typer(kit_app, name="kit")
+app.add_typer(keys_app, name="keys")
 
-KitOption = Annotated[
-    Path, typer.Option("--kit", help="Start-up kit: a folder that provision made.")
-]
-PassphraseOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--passphrase-file",
-        help="File (0600) whose first line encrypts the authority's keys.",
-    ),
-]
-OutOption = Annotated[Path, typer.Option("-o", "--out", help="Folder of all kits.")]
 _MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
 
 
@@ -137,7 +131,7 @@ def provision(
     """Make an offline authority and one start-up kit a member; again adds new ones."""
     from fedsecure.provision.kits import provision as make
 
-    done = make(description, out, datetime.now(UTC), _passphrase(passphrase_file))
+    done = make(description, out, datetime.now(UTC), passphrase(passphrase_file))
     version = done.roster.version
     if not done.added:
         typer.echo(f"nothing new: roster {version} in {out} stands")
@@ -230,101 +224,12 @@ def doctor(
         raise typer.Exit(1)
 
 
-@ledger_app.command("verify")
-def ledger_verify(
-    path: Annotated[
-        Path, typer.Argument(help="ledger.jsonl", exists=True, dir_okay=False)
-    ],
-) -> None:
-    """Verify every line of a ledger offline; name the first bad one."""
-    from fedsecure.disk import SystemDisk
-    from fedsecure.ledger import verify_ledger
-
-    records = verify_ledger(path, SystemDisk())
-    last = records[-1]
-    typer.echo(f"{path}: {len(records)} lines verified, head {last.hash[:16]}")
-
-
-@privacy_app.command("report")
-def privacy_report(kit: KitOption) -> None:
-    """Print what a site's data sets have spent, by run; stays at the site."""
-    from fedsecure.assembly.privacy_report import spending
-
-    table = Table("data set", "run", "rounds", "ε", "δ", "relation")
-    for row in spending(kit):
-        table.add_row(*row)
-    Console().print(table)
-
-
-@policy_app.command("sign")
-def policy_sign(
-    kit: Annotated[Path, typer.Argument(help="A site's kit.")],
-) -> None:
-    """Sign a site's policy.yaml after the steward edited it."""
-    from fedsecure.provision.steward import sign_policy
-
-    sign_policy(kit)
-    typer.echo(f"signed {kit / 'policy.yaml'}")
-
-
-@kit_app.command("revoke")
-def kit_revoke(
-    name: Annotated[str, typer.Argument(help="The member that leaves.")],
-    out: OutOption,
-    passphrase_file: PassphraseOption = None,
-) -> None:
-    """Write the next roster, in which a member takes no part any more."""
-    from fedsecure.provision.kits import revoke
-
-    done = revoke(name, out, datetime.now(UTC), _passphrase(passphrase_file))
-    version = done.roster.version
-    typer.echo(
-        f"{name} is revoked in roster {version}: copy {out}/roster.json to "
-        f"roster.d/{version}.json in every kit, the aggregators' first, and start "
-        "the daemons again"
-    )
-
-
-@kit_app.command("renew")
-def kit_renew(
-    name: Annotated[str, typer.Argument(help="An aggregator or operator.")],
-    out: OutOption,
-    passphrase_file: PassphraseOption = None,
-) -> None:
-    """Renew a kit's certificate for the key it has; no secret travels again."""
-    from fedsecure.provision.kits import renew
-
-    path = renew(name, out, datetime.now(UTC), _passphrase(passphrase_file))
-    typer.echo(f"renewed {path}: copy this one file into the kit in use")
-
-
-@data_app.command("schema")
-def data_schema(
-    path: Annotated[Path, typer.Argument(help="A CSV of this site.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="schema.yaml to write.")],
-) -> None:
-    """Draft a schema from a CSV, locally; bounds guessed from rows are marked."""
-    from fedsecure.errors import ConfigurationError
-    from fedsecure.learning.tables import draft_schema
-
-    if out.exists():
-        raise ConfigurationError(f"{out} exists: remove it or choose another name")
-    out.write_text(draft_schema(path), encoding="utf-8")
-    typer.echo(f"wrote {out}: review every bound marked 'from your data'")
-
-
 def _run(config: "RunConfig") -> Path:
     from fedsecure.experiment import run_experiment
     from fedsecure.progress import Progress, quiet
 
     with quiet():
         return run_experiment(config, Progress(Console(stderr=True)).show).folder
-
-
-def _passphrase(path: Path | None) -> bytes | None:
-    from fedsecure.provision.office import read_passphrase
-
-    return None if path is None else read_passphrase(path)
 
 
 def _tell(folder: Path) -> None:

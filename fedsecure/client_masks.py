@@ -46,7 +46,8 @@ class ClientMasks:
         if not run.plan.encryption.masked:
             return None
         threshold = run.plan.encryption.threshold
-        return make_masks(self._of(run), round_id, threshold, self._random)
+        keys = self._of(run, round_id)
+        return make_masks(keys, round_id, threshold, self._random)
 
     def reveal(self, run: ClientRun, request: Verified, own: Own, term: int) -> bytes:
         """Return the signed shares that open the masks over a closed set.
@@ -71,18 +72,19 @@ class ClientMasks:
         participants = read_participants(request.header.get("participants"))
         bundles = cut(request.body, bundle_bytes(len(plan.sites)))
         names = {site for site, _ in participants}
-        keys = self._of(run)
+        keys = self._of(run, round_id)
         shares = open_shares(keys, round_id, names, bundles)
         self._sums.reveal(run, round_id, participants, own, term)
         return self._me.sign(Kind.SHARES, run.scope(round_id), {}, shares).to_bytes()
 
-    def _of(self, run: ClientRun) -> MaskKeys:
-        key = (run.plan.run, run.key.key_id)
+    def _of(self, run: ClientRun, round_id: RoundId) -> MaskKeys:
+        key_id = run.keys.id_of(round_id.number)
+        key = (run.plan.run, key_id)
         if key not in self._keys:
             boxes = {site: self._peers.box(site) for site in run.plan.sites}
             scope = f"{run.plan.federation}|{run.plan.run}"
             self._keys[key] = MaskKeys.agree(
-                self._me.box, boxes, self._me.site, scope, run.key.key_id
+                self._me.box, boxes, self._me.site, scope, key_id
             )
         return self._keys[key]
 

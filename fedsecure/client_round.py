@@ -36,6 +36,7 @@ from fedsecure.errors import (
     PolicyRefused,
     ReleaseMissing,
     StaleTerm,
+    TagMismatch,
     VerificationError,
 )
 from fedsecure.ledger import Ledger
@@ -177,6 +178,7 @@ class ClientRound:
             return self._same_input(known, given)
         after = parts.count(request.header, "after")
         layout, model = self._model_after(run, request.header)
+        run.keys.of(round_id.number)  # before anything is paid for
         reservation = self._reserve(run.plan, round_id, rows)
         return Admitted(round_id, run, after, layout, model, given, reservation)
 
@@ -298,13 +300,19 @@ class ClientRound:
         end = announced_bytes(body)
         unmask = unmasking(run, release, body[end:])
         fixed = agreed(run, release.after)
-        step = open_sum(
-            run, release, body[:end], before.size, fixed=fixed, unmask=unmask
-        )
+        try:
+            step = open_sum(
+                run, release, body[:end], before.size, fixed=fixed, unmask=unmask
+            )
+        except TagMismatch:
+            # One bit a key is all a forger may learn (ENCRYPTION section 1).
+            run.keys.end(release.round.number, "a tag failed")
+            raise
         model = before + step
         agree(run, release.round.number, before, model)
         run.shelf.keep_model(release.round.number, model)
         run.shelf.forget_models(release.after)
+        run.keys.retire(release.round.number)
         return model
 
     def _reveal(self, run: ClientRun, request: Verified) -> Outgoing:
@@ -345,6 +353,8 @@ class ClientRound:
             task = TrainingTask(round_id, layout, model, settings, train=False)
             metrics.update(trainer.run(task).metrics)
         scope = run.scope(request.scope.round)
+        if request.scope.round.number > run.plan.rounds:
+            run.keys.retire_all()
         return self._small(Kind.REPORT, scope, {"metrics": metrics})
 
     def _own(self, kept: Kept) -> Mapping[str, JSON]:

@@ -20,6 +20,7 @@ from fedsecure.envelope import (
 )
 from fedsecure.errors import KeyMissing, PolicyRefused, VerificationError
 from fedsecure.he import Scheme, SecretKey
+from fedsecure.keyring import KeyRing
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.ledger import Ledger
 from fedsecure.outgoing import Bytes
@@ -28,7 +29,7 @@ from fedsecure.runplan import RunPlan, read_plan
 from fedsecure.shelf import Kept, Shelf, read_layout
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer
-from fedsecure.update import Layout, RoundId
+from fedsecure.update import Layout, RoundId, float_bytes
 
 
 class Peers(Protocol):
@@ -43,7 +44,11 @@ class Peers(Protocol):
         ...
 
     def box(self, name: str) -> BoxPublic:
-        """Return a site's box key; VerificationError if it is not one."""
+        """Return a site's box key, revoked or not; VerificationError if none."""
+        ...
+
+    def takes_part(self, name: str) -> bool:
+        """Return whether a member was not revoked."""
         ...
 
 
@@ -96,28 +101,14 @@ class ClientRun:
     plan: RunPlan
     shelf: Shelf
     scheme: Scheme
-    opened_key: SecretKey | None = None
-
-    @property
-    def key(self) -> SecretKey:
-        """The run key.
-
-        Raises
-        ------
-        KeyMissing
-            The site was not given one yet.
-        """
-        if self.opened_key is None:
-            raise KeyMissing(f"run {self.plan.run}: this site has no run key yet")
-        return self.opened_key
+    keys: KeyRing
 
     def scope(self, round_id: RoundId, site: str = "") -> Scope:
         """Return what a message of this run is signed for; by default this site's."""
         layout = self.shelf.layout()
         digest = b"" if layout is None else layout.digest()
-        return Scope(
-            round_id, site or self.site, self.key.key_id, digest, self.plan.digest
-        )
+        key_id = self.keys.id_of(round_id.number)
+        return Scope(round_id, site or self.site, key_id, digest, self.plan.digest)
 
 
 class ClientRuns:
@@ -177,24 +168,30 @@ class ClientRuns:
         return run
 
     def begin(self, run: ClientRun, request: Verified, trainer: Trainer) -> Kept:
-        """As the custodian: make the run key and wrap it to every site, once."""
-        known = run.shelf.answer(0)
+        """As the custodian: make a run key and wrap it to every site, once.
+
+        Asked for round 0 at the beginning, and for a later round at a rotation: the key
+        is for that round and on. Sites that were revoked get none.
+        """
+        first_round = request.scope.round.number
+        slot = -first_round  # beside the rounds' own answers, which count from 1
+        known = run.shelf.answer(slot)
         if known is not None:
             return known
+        takers = [s for s in run.plan.sites if self._peers.takes_part(s)]
         key, document = custody.make_run_key(
             run.scheme,
-            _facts(run.plan, self._me.site),
-            {site: self._peers.box(site) for site in run.plan.sites},
+            _facts(run.plan, self._me.site, first_round),
+            {site: self._peers.box(site) for site in takers},
             self._me.signing,
             self._random(custody.NONCE_BYTES),
         )
         pieces: list[tuple[str, Bytes]] = [("statement", document.statement)]
-        pieces += [(f"wrap:{site}", document.wraps[site]) for site in run.plan.sites]
+        pieces += [(f"wrap:{site}", document.wraps[site]) for site in takers]
         if request.header.get("initial") is True:
             layout, model = trainer.initial(run.plan.settings)
             pieces.append(("layout", canonical(layout.document())))
-            whole = np.ascontiguousarray(model, dtype="<f8")
-            pieces.append(("initial", whole.data.cast("B")))
+            pieces.append(("initial", float_bytes(model)))
             parameters = model.size
         else:
             parameters = parts.count(request.header, "parameters")
@@ -206,27 +203,33 @@ class ClientRuns:
         def seal(size: int, sha256: str) -> Head:
             return self._me.sign_head(Kind.BEGIN, scope, header, (size, sha256))
 
-        return run.shelf.keep_answer(0, (data for _, data in pieces), seal)
+        return run.shelf.keep_answer(slot, (data for _, data in pieces), seal)
 
     def take(
         self, run: ClientRun, request: Verified, pieces: list[tuple[str, memoryview]]
     ) -> None:
-        """Take the run key and the first model from a request, if they are new.
+        """Take run keys and the first model from a request, if they are new.
 
         Raises
         ------
         VerificationError
             Not the custodian's, not for this site, or not what the plan describes.
         KeyMissing
-            The site has no run key and was given none.
+            The site lacks the key of the request's round and was not given it.
         """
-        statement, wrap = parts.one(pieces, "statement"), parts.one(pieces, "wrap")
-        if run.opened_key is None and statement is not None and wrap is not None:
-            run.opened_key = self._open_key(run, request, bytes(statement), bytes(wrap))
+        for made, statement, wrap in _key_parts(request, pieces):
+            if not run.keys.knows(made.first_round):
+                self._open_key(run, made, bytes(statement), bytes(wrap))
         layout, first = parts.one(pieces, "layout"), parts.one(pieces, "initial")
         if run.shelf.layout() is None and layout is not None and first is not None:
             self._keep_first(run, layout, first)
-        request.require(run.scope(request.scope.round))
+        scope = run.scope(request.scope.round)
+        if request.scope.key_id != scope.key_id:
+            raise KeyMissing(
+                f"run {run.plan.run}: round {scope.round.number} is under run key "
+                f"{request.scope.key_id.hex()}, which did not come here"
+            )
+        request.require(scope)
 
     def _enter(self, name: str, request: Verified) -> ClientRun:
         document = request.header.get("plan")
@@ -246,7 +249,8 @@ class ClientRuns:
         scheme: Scheme = registry.load("he", plan.scheme).create({})
         detail: dict[str, JSON] = {"plan": plan.digest.hex()}
         self._ledger.append("run.joined", name, run=name, detail=detail)
-        return ClientRun(self._me.site, plan, shelf, scheme, self._cabinet.get(name))
+        keys = KeyRing(name, self._cabinet, self._ledger)
+        return ClientRun(self._me.site, plan, shelf, scheme, keys)
 
     def _same_as_before(self, shelf: Shelf, document: Mapping[str, JSON]) -> None:
         before = shelf.plan()
@@ -255,25 +259,19 @@ class ClientRuns:
         shelf.keep_plan(document)
 
     def _open_key(
-        self, run: ClientRun, request: Verified, statement: bytes, wrap: bytes
-    ) -> SecretKey:
-        custodian = parts.text(request.header, "custodian")
-        if custodian not in run.plan.custodians:
-            raise VerificationError(f"{custodian!r} may not make this run's key")
+        self, run: ClientRun, made: "_Made", statement: bytes, wrap: bytes
+    ) -> None:
+        if made.custodian not in run.plan.custodians:
+            raise VerificationError(f"{made.custodian!r} may not make this run's key")
         key = custody.open_run_key(
             (statement, wrap),
             run.scheme,
-            _facts(run.plan, custodian),
-            self._peers.site(custodian),
+            _facts(run.plan, made.custodian, made.first_round),
+            self._peers.site(made.custodian),
             self._me.site,
             self._me.box,
         )
-        self._cabinet.keep(run.plan.run, key)
-        detail: dict[str, JSON] = {"custodian": custodian}
-        self._ledger.append(
-            "key.opened", key.key_id.hex(), run=run.plan.run, detail=detail
-        )
-        return key
+        run.keys.take(made.first_round, key, made.custodian)
 
     def _keep_first(
         self, run: ClientRun, layout: memoryview, first: memoryview
@@ -306,5 +304,32 @@ def update_form(run: ClientRun, key: SecretKey, parameters: int) -> bytes:
     return ciphertext.form(sample, run.plan.profile.blocks(count, encryptor.slots))
 
 
-def _facts(plan: RunPlan, custodian: str) -> custody.RunKeyFacts:
-    return custody.RunKeyFacts(plan.federation, plan.run, plan.scheme, custodian)
+def _facts(plan: RunPlan, custodian: str, first_round: int) -> custody.RunKeyFacts:
+    names = (plan.federation, plan.run, plan.scheme, custodian)
+    return custody.RunKeyFacts(*names, first_round)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Who made a key, and from which round on it is used."""
+
+    first_round: int
+    custodian: str
+
+
+def _key_parts(
+    request: Verified, pieces: list[tuple[str, memoryview]]
+) -> list[tuple[_Made, memoryview, memoryview]]:
+    """Return the keys that a request brings: what its header says, and their bytes."""
+    rows = request.header.get("keys", [])
+    statements = [data for name, data in pieces if name == "statement"]
+    wraps = [data for name, data in pieces if name == "wrap"]
+    if not isinstance(rows, list) or not len(rows) == len(statements) == len(wraps):
+        raise VerificationError("request names other keys than it brings")
+    made = []
+    for row in rows:
+        if not isinstance(row, dict):
+            raise VerificationError("request: a key's row is not an object")
+        first, custodian = parts.count(row, "first_round"), parts.text(row, "custodian")
+        made.append(_Made(first, custodian))
+    return list(zip(made, statements, wraps, strict=True))

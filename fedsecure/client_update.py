@@ -93,8 +93,9 @@ class _Update:
     def chunks(self) -> Iterator[Ciphertext]:
         run, profile = self._run, self._run.plan.profile
         seeded = update_seeded(run.plan, len(self._update.delta))
-        encryptor = run.scheme.encryptor(run.key, seeded=seeded)
-        tag_key = custody.tag_key(run.key)
+        key = run.keys.of(self._round.number)
+        encryptor = run.scheme.encryptor(key, seeded=seeded)
+        tag_key = custody.tag_key(key)
         step = CHUNK_BLOCKS * profile.a_block(encryptor.slots)
         length = summed_values(run.plan, len(self._update.delta))
         for turn, start in enumerate(range(0, length, step)):
@@ -155,7 +156,8 @@ def encrypt(
     """
     chosen = run.plan.fixed if fixed is None else fixed
     loop = _Update(run, round_id, update, chosen, rng, carry, mask)
-    return Encrypted(loop, update_form(run, run.key, len(update.delta)))
+    key = run.keys.of(round_id.number)
+    return Encrypted(loop, update_form(run, key, len(update.delta)))
 
 
 def open_sum(
@@ -185,8 +187,9 @@ def open_sum(
     """
     plan, sites = run.plan, release.sites
     chosen = plan.fixed if fixed is None else fixed
-    total = Wire(body, key_id=run.key.key_id, max_summands=chosen.max_contributors)
-    decryptor, tag_key = run.scheme.decryptor(run.key), custody.tag_key(run.key)
+    key = run.keys.of(release.round.number)
+    total = Wire(body, key_id=key.key_id, max_summands=chosen.max_contributors)
+    decryptor, tag_key = run.scheme.decryptor(key), custody.tag_key(key)
     out = np.empty(summed_values(plan, size), dtype=np.float64)
     first = at = 0
     for chunk in total.chunks():

@@ -15,7 +15,7 @@ import numpy as np
 
 from fedsecure import ciphertext
 from fedsecure.envelope import canonical
-from fedsecure.errors import NotFound, VerificationError
+from fedsecure.errors import AlreadyExists, VerificationError
 from fedsecure.he import Scheme, SecretKey
 from fedsecure.keys import (
     SIGNATURE_BYTES,
@@ -45,12 +45,15 @@ class RunKeyFacts:
     Attributes
     ----------
     federation, run, scheme, custodian : str
+    first_round : int
+        The round from which on it is used; 0 for the key a run begins with.
     """
 
     federation: str
     run: str
     scheme: str
     custodian: str
+    first_round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,33 +169,53 @@ class KeyCabinet:
         self._store = store
         self._box = box
 
-    def keep(self, run: str, key: SecretKey) -> None:
-        """Keep a run's key; the first one stays."""
-        info = _CABINET_INFO + run.encode()
+    def keep(self, run: str, first_round: int, key: SecretKey) -> None:
+        """Keep the key of a run's rounds from `first_round` on.
+
+        Raises
+        ------
+        AlreadyExists
+            Another key of that round is kept.
+        """
+        name = f"{run}/key/{first_round}"
         head = canonical({"scheme": key.scheme, "key_id": key.key_id.hex()})
         plain = len(head).to_bytes(2, "little") + head + key.secret
-        self._store.put(f"{run}/key", self._box.public.seal(plain, info))
+        info = _CABINET_INFO + name.encode()
+        try:
+            self._store.put(name, self._box.public.seal(plain, info))
+        except AlreadyExists:  # a crash came between this and the ledger
+            if self._read(name) != key:
+                raise
 
-    def get(self, run: str) -> SecretKey | None:
-        """Return a run's key, or None if this site was not given one.
+    def all(self, run: str) -> Mapping[int, SecretKey]:
+        """Return the run's keys that are kept, by first round.
 
         Raises
         ------
         VerificationError
-            The stored bytes do not open with this site's box key, or are no run key.
+            Stored bytes do not open with this site's box key, or are no run key.
         """
-        try:
-            sealed = self._store.get(f"{run}/key", MAX_WRAP_BYTES)
-        except NotFound:
-            return None
-        plain = self._box.open(sealed, _CABINET_INFO + run.encode())
+        names = self._store.keys(f"{run}/key/")
+        rounds = [int(n) for n in (k.rsplit("/", 1)[1] for k in names) if n.isdecimal()]
+        return {first: self._read(f"{run}/key/{first}") for first in sorted(rounds)}
+
+    def destroy(self, run: str, first_round: int) -> None:
+        """Remove a key; idempotent.
+
+        What a disk keeps of a removed file opens with the site's box key only.
+        """
+        self._store.delete(f"{run}/key/{first_round}")
+
+    def _read(self, name: str) -> SecretKey:
+        sealed = self._store.get(name, MAX_WRAP_BYTES)
+        plain = self._box.open(sealed, _CABINET_INFO + name.encode())
         # Anyone can seal to a public key, so what opened may still be nonsense.
         length = int.from_bytes(plain[:2], "little")
         try:
             head = json.loads(plain[2 : 2 + length])
             scheme, key_id = str(head["scheme"]), bytes.fromhex(head["key_id"])
         except (KeyError, TypeError, ValueError, RecursionError) as bad:
-            raise VerificationError(f"kept key of run {run} is no run key") from bad
+            raise VerificationError(f"kept key {name} is no run key") from bad
         return SecretKey(scheme, key_id, plain[2 + length :])
 
 
@@ -203,6 +226,7 @@ def _fields(facts: RunKeyFacts, nonce: bytes) -> dict[str, JSON]:
         "run": facts.run,
         "scheme": facts.scheme,
         "custodian": facts.custodian,
+        "first_round": facts.first_round,
         "nonce": nonce.hex(),
     }
 

@@ -16,6 +16,7 @@ import numpy as np
 from fedsecure.errors import (
     ConfigurationError,
     OverflowRisk,
+    TagMismatch,
     VerificationError,
 )
 from fedsecure.update import IntVector, RoundId
@@ -172,7 +173,7 @@ def check_tags(
 
     Raises
     ------
-    VerificationError
+    TagMismatch
         A site missing, doubled or added, blocks swapped, or another round; passes
         wrongly with chance 2**-48 a block.
     """
@@ -181,7 +182,7 @@ def check_tags(
         total = (total + tags(tag_key, round_id, site, len(found), first)) & _MASK
     wrong = np.flatnonzero(total != found)
     if wrong.size:
-        raise VerificationError(
+        raise TagMismatch(
             f"the sum is not of exactly these sites: {wrong.size} of {len(found)} tags "
             "are wrong"
         )

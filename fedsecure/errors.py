@@ -88,6 +88,12 @@ class KeyMissing(Refused):
     code = "key_missing"
 
 
+class KeyEnded(Refused):
+    """The run key of that round ended; nothing is made or opened with it any more."""
+
+    code = "key_ended"
+
+
 class ReleaseMissing(Refused):
     """The site has not opened an earlier release it needs; releases are in order."""
 
@@ -107,6 +113,10 @@ class VerificationError(FedsecureError):
     """Outside bytes are not what they should be."""
 
     code: ClassVar[str] = "verification"
+
+
+class TagMismatch(VerificationError):
+    """A sum is not of exactly the updates it is said to be: its key has ended."""
 
 
 class LedgerCorrupt(VerificationError):

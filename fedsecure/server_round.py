@@ -253,6 +253,8 @@ def resume(
     found: ServerRound | None = None
     for entry in entries:
         detail = read_detail(entry)
+        if entry.step == Step.BEGIN:  # the key was changed before the round
+            continue
         if entry.step == Step.OPEN:
             opening = _read_opening(RoundId(entry.run, entry.round), detail)
             found = ServerRound(opening, keys, now)

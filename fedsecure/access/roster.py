@@ -148,8 +148,19 @@ class Roster:
         return self.member(name, Role.SITE).signing
 
     def box(self, name: str) -> BoxPublic:
-        """Return a site's box key; VerificationError if it is not one."""
-        return self.member(name, Role.SITE).box
+        """Return a site's box key; VerificationError if it is not one.
+
+        Also of a revoked site: masks were agreed with it, and must be taken off again.
+        Who wraps a secret asks `takes_part` first.
+        """
+        found = self.members.get(name)
+        if found is None or found.role != Role.SITE:
+            return self.member(name, Role.SITE).box
+        return found.box
+
+    def takes_part(self, name: str) -> bool:
+        """Return whether a member is one and was not revoked."""
+        return name in self.members and name not in self.revoked
 
     def signed(self, root: SigningKey) -> bytes:
         """Return the stored form: root's public key, signature, canonical JSON."""

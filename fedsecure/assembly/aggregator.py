@@ -13,6 +13,7 @@ from fedsecure import registry
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.assembly.section import read_section
+from fedsecure.assembly.wish import WishFile
 from fedsecure.checkpoint.replicate import Replicas, shared_devices
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
@@ -176,7 +177,7 @@ def read_terms(config: AggregatorConfig, roster: Roster) -> Terms:
     plan = config.plan
     try:
         sites = tuple(str(site) for site in plan["sites"])
-        strangers = sorted(set(sites) - {m.name for m in roster.of(Role.SITE)})
+        strangers = sorted(set(sites) - set(roster.members))
         if strangers:
             raise ConfigurationError(
                 f"the plan asks for {', '.join(strangers)}, which have no kit: "
@@ -195,6 +196,7 @@ def read_terms(config: AggregatorConfig, roster: Roster) -> Terms:
             custodians=tuple(str(site) for site in plan["custodians"]),
             deadline=config.deadline,
             threshold=int(plan["encryption"]["masking_threshold"]),
+            revoked=frozenset(roster.revoked),
         )
     except KeyError as missing:
         raise ConfigurationError(f"the plan has no field {missing}") from missing
@@ -243,7 +245,8 @@ def _tools(
     ledger: Ledger,
     observer: Observer,
 ) -> Callable[[Callable[[str], Round]], Tools]:
-    keys = {site: kit.roster.site(site) for site in terms.sites}
+    # A revoked site's too: what it sent before still counts in the round it was for.
+    keys = {site: kit.roster.members[site].signing for site in terms.sites}
 
     def with_post(post: Callable[[str], Round]) -> Tools:
         return Tools(
@@ -256,6 +259,7 @@ def _tools(
             observer,
             SystemClock(),
             post,
+            WishFile(kit.state, terms.run, SystemDisk()),
         )
 
     return with_post

@@ -16,7 +16,7 @@ from fedsecure.errors import (
     QuorumNotMet,
     VerificationError,
 )
-from fedsecure.flower.beginning import begin
+from fedsecure.flower.beginning import begin, rotate
 from fedsecure.flower.ending import Ending
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
@@ -92,6 +92,7 @@ class RoundDriver:
         self._sweep()
         misses = 0
         for number in range(self._next_round(), self._leader.terms.rounds + 1):
+            self._rotate(number)
             misses = 0 if self.run_round(number) else misses + 1
             if misses >= MISSES_ALLOWED:
                 raise QuorumNotMet(
@@ -100,12 +101,30 @@ class RoundDriver:
                 )
         self._finish()
 
+    def _rotate(self, number: int) -> None:
+        """Have a new run key made before round `number`, if one is due.
+
+        Due by an operator's wish, or because a site was revoked that holds the last. A
+        round that is open closes under its own key.
+        """
+        leader = self._leader
+        known = {e.step for e in leader.entries(number) if e.round == number}
+        last = self._began.keys[-1]
+        wanted = leader.tools.rotation.wanted()
+        due = wanted or not last.reaches_no_other_than(leader.terms.asked)
+        if due and Step.OPEN not in known and last.first_round < number:
+            self._began = rotate(leader, self._began, number)
+            self._letters.begin_anew(self._began)
+            self._record("key.rotated", RoundId(leader.terms.run, number), "")
+            leader.tools.rotation.granted()
+
     def run_round(self, number: int) -> bool:
         """Open, collect, close and release one round; False if it was skipped."""
         started, traffic = self._leader.tools.clock.now(), _Traffic()
         current = self._open(RoundId(self._leader.terms.run, number))
         total = RunningSum(
-            self._began.key_id, max_summands=self._leader.terms.max_contributors
+            self._began.at(number).key_id,
+            max_summands=self._leader.terms.max_contributors,
         )
         self._refill(current, total)
         closed = self._collect(current, total, traffic)
@@ -137,11 +156,11 @@ class RoundDriver:
         terms, began = leader.terms, self._began
         opening = Opening(
             round_id,
-            terms.sites,
+            terms.asked,
             terms.min_contributors,
             terms.deadline,
             self._letters.last_release()[1],
-            began.key_id,
+            began.at(round_id.number).key_id,
             began.layout,
             terms.plan_digest,
         )
@@ -163,7 +182,7 @@ class RoundDriver:
                 raise VerificationError(
                     f"stored update of {accepted.site} is not the journalled one"
                 )
-            total.add(self._summand(accepted.site, message.body))
+            total.add(self._summand(current, accepted.site, message.body))
 
     def _collect(
         self, current: ServerRound, total: RunningSum, traffic: _Traffic
@@ -202,7 +221,8 @@ class RoundDriver:
         self._leader.write(update_entry(round_id, verdict, _operation()))
         total.add(summand)
         current.take(verdict)
-        self._letters.has(verdict.site, self._letters.last_release()[0])
+        opened, number = self._letters.last_release()[0], round_id.number
+        self._letters.has(verdict.site, opened, number)
         facts: dict[str, JSON] = {"site": verdict.site, "bytes": len(answer.data)}
         self._leader.note("update", round_id.number, facts)
 
@@ -214,7 +234,7 @@ class RoundDriver:
             verdict = current.accept(envelope, self._leader.tools.clock.now())
             if isinstance(verdict, Rejected):
                 return verdict, None
-            summand = self._summand(envelope.signer, envelope.body)
+            summand = self._summand(current, envelope.signer, envelope.body)
             total.check(summand)
         except FedsecureError as bad:
             code = str(getattr(bad, "code", "failed"))
@@ -335,13 +355,13 @@ class RoundDriver:
         done += [e.round for e in self._leader.entries(1) if e.step == Step.SKIP]
         return max(done) + 1
 
-    def _summand(self, site: str, body: Bytes) -> Wire:
+    def _summand(self, current: ServerRound, site: str, body: Bytes) -> Wire:
         """Return an update's ciphertext, and keep the pledge behind it."""
-        view = memoryview(body)
-        form, size = self._began.pieces["form"], self._began.update_bytes
+        view, key = memoryview(body), self._began.at(current.opening.round.number)
+        form, size = key.pieces["form"], key.update_bytes
         if view[: len(form)] != form:
             raise VerificationError("update has another form than the run's")
-        summand = Wire(view[:size], key_id=self._began.key_id, max_summands=1)
+        summand = Wire(view[:size], key_id=key.key_id, max_summands=1)
         if self._leader.terms.threshold:
             sites = len(self._leader.terms.sites)
             self._pledges[site] = read_pledge(view[size:], sites)

@@ -35,7 +35,7 @@ class Ending:
         reports: dict[str, JSON] = {}
         leader = self._leader
         with leader.tools.post(f"{leader.terms.run}/finish") as exchange:
-            for site in leader.terms.sites:
+            for site in leader.terms.asked:
                 self._ask(exchange, site)
             self._await_reports(exchange, reports)
         return reports
@@ -47,7 +47,7 @@ class Ending:
     def _await_reports(self, exchange: Round, reports: dict[str, JSON]) -> None:
         terms, clock = self._leader.terms, self._leader.tools.clock
         ends = clock.now() + terms.deadline
-        while len(reports) < len(terms.sites) and clock.now() < ends:
+        while len(reports) < len(terms.asked) and clock.now() < ends:
             self._leader.check()
             answer = exchange.next(min(_PULSE, max(ends - clock.now(), 0.0)))
             if answer is None:
@@ -59,7 +59,7 @@ class Ending:
                 raise
             except FedsecureError as bad:
                 log.warning("finish: %s: %s", answer.site, bad)
-        silent = sorted(set(terms.sites) - reports.keys())
+        silent = sorted(set(terms.asked) - reports.keys())
         if silent:
             log.warning("finish: no report from %s", ", ".join(silent))
 

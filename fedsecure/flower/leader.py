@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import Clock
@@ -34,6 +35,9 @@ class Terms:
     plan_digest : bytes
     rounds, min_contributors, max_contributors : int
     sites, custodians : tuple of str
+        All of the plan: a site's place in it is its mask shares'.
+    revoked : frozenset of str
+        Those of them that are asked no more.
     deadline : float
         Seconds a round stays open.
     threshold : int
@@ -52,7 +56,25 @@ class Terms:
     custodians: tuple[str, ...]
     deadline: float
     threshold: int = 0
+    revoked: frozenset[str] = frozenset()
     max_bytes: int = 1 << 30
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The sites that are asked, in the plan's order."""
+        return tuple(site for site in self.sites if site not in self.revoked)
+
+
+class Wish(Protocol):
+    """An operator's wish for a new run key."""
+
+    def wanted(self) -> bool:
+        """Return whether somebody asked for one."""
+        ...
+
+    def granted(self) -> None:
+        """Forget the wish: there is a new key. Idempotent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +91,7 @@ class Tools:
     clock: Clock
     post: Callable[[str], Round]
     """Opens an exchange for a group of letters."""
+    rotation: Wish
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from fedsecure import parts
 from fedsecure.envelope import Kind, Scope
-from fedsecure.flower.beginning import Beginning
+from fedsecure.flower.beginning import Beginning, RunKey
 from fedsecure.flower.leader import Leader
 from fedsecure.outgoing import Bytes
 from fedsecure.trainer import JSON
@@ -20,17 +20,21 @@ class Letters:
     def __init__(self, leader: Leader, began: Beginning) -> None:
         self._leader = leader
         self._began = began
-        self._keyed: set[str] = set()
+        self._keyed: dict[str, int] = {}
         self._opened: dict[str, int] = {}
 
-    def has(self, site: str, opened: int) -> None:
-        """Remember that `site` holds the key and opened releases up to a round."""
-        self._keyed.add(site)
+    def begin_anew(self, began: Beginning) -> None:
+        """Send the keys of a changed beginning from now on."""
+        self._began = began
+
+    def has(self, site: str, opened: int, number: int) -> None:
+        """Remember that `site` holds a round's key and opened releases up to one."""
+        self._keyed[site] = self._began.at(number).first_round
         self._opened[site] = opened
 
     def forget(self, site: str) -> None:
         """Send `site` everything again."""
-        self._keyed.discard(site)
+        self._keyed.pop(site, None)
         self._opened.pop(site, None)
 
     def last_release(self) -> tuple[int, bytes]:
@@ -49,7 +53,8 @@ class Letters:
             RoundId(self._leader.terms.run, number),
             self._leader.terms.plan_digest,
         )
-        return Scope(round_id, site, self._began.key_id, self._began.layout, plan)
+        key_id = self._began.at(number).key_id
+        return Scope(round_id, site, key_id, self._began.layout, plan)
 
     def request(self, site: str, number: int, *, train: bool) -> Callable[[], bytes]:
         """Return a letter's maker: it is made when it is sent, not before."""
@@ -57,7 +62,8 @@ class Letters:
 
     def _make(self, site: str, number: int, *, train: bool) -> bytes:
         leader, began = self._leader, self._began
-        pieces = self._pieces(site)
+        keys = [k for k in began.keys if k.first_round > self._keyed.get(site, -1)]
+        pieces = self._pieces(site, keys)
         after, digest = self.last_release()
         header: dict[str, JSON] = {
             "term": leader.term,
@@ -65,19 +71,21 @@ class Letters:
             "train": train,
             "after": after,
             "input": digest.hex(),
-            "custodian": began.custodian,
+            "keys": [
+                {"first_round": k.first_round, "custodian": k.custodian} for k in keys
+            ],
             "parts": parts.listing(pieces),
         }
         scope = self.scope(site, number)
         return leader.sign(Kind.REQUEST, scope, header, parts.join(pieces))
 
-    def _pieces(self, site: str) -> list[tuple[str, Bytes]]:
-        began = self._began.pieces
+    def _pieces(self, site: str, keys: list[RunKey]) -> list[tuple[str, Bytes]]:
         pieces: list[tuple[str, Bytes]] = []
+        for key in keys:
+            pieces.append(("statement", key.pieces["statement"]))
+            pieces.append(("wrap", key.pieces[f"wrap:{site}"]))
         if site not in self._keyed:
-            pieces.append(("statement", began["statement"]))
-            pieces.append(("wrap", began[f"wrap:{site}"]))
-            pieces += [(name, began[name]) for name in ("layout", "initial")]
+            pieces += list(self._began.pieces.items())
         for head in self._leader.heads(self._opened.get(site, 0) + 1):
             pieces.append(("release", self._leader.tools.vault.read_release(head)))
         return pieces

@@ -63,7 +63,7 @@ class Unmasking:
         found: bytes | None = None
         group = f"{self._leader.terms.run}/{number}/unmask"
         with self._leader.tools.post(group) as exchange:
-            for site in self._sites:
+            for site in self._leader.terms.asked:
                 self._ask(exchange, site)
             while found is None and clock.now() < ends and self._enough_left():
                 self._leader.check()
@@ -75,7 +75,8 @@ class Unmasking:
         return found
 
     def _enough_left(self) -> bool:
-        return len(self._sites) - len(self._out) >= self._leader.terms.threshold
+        terms = self._leader.terms
+        return len(terms.asked) - len(self._out) >= terms.threshold
 
     def _ask(self, exchange: Round, site: str) -> None:
         exchange.ask(site, lambda: self._letter(site))

@@ -7,7 +7,7 @@ dies is followed by whoever the test lets lead.
 import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -73,6 +73,21 @@ class Notes:
 
     def note(self, event: str, fields: Mapping[str, JSON]) -> None:
         self.events.append((event, fields))
+
+
+@dataclass
+class Wished:
+    """A wish for a new run key, that a test makes."""
+
+    rounds: set[int] = field(default_factory=set)
+    asked: int = 0
+
+    def wanted(self) -> bool:
+        self.asked += 1
+        return self.asked in self.rounds
+
+    def granted(self) -> None:
+        pass
 
 
 class Site:
@@ -229,6 +244,7 @@ class Federation:
         self.threshold = threshold if masked else 0
         self.stores = [FlakyStore() for _ in range(3)]
         self.notes = Notes()
+        self.rotation = Wished()
         self.tamper: Callable[[str, bytes], bytes | None] = lambda _, data: data
         names = [f"site-{i + 1}" for i in range(sites)]
         self.aggregators = ("agg-1", "agg-2")
@@ -260,6 +276,16 @@ class Federation:
         """Return a member's box key."""
         return BoxKey.from_bytes(hashlib.sha256(b"box" + name.encode()).digest())
 
+    def revoke(self, name: str) -> None:
+        """Write the next roster, in which a site takes no part; halves start anew."""
+        revoked = self.roster.revoked | {name}
+        self.roster = replace(
+            self.roster, version=self.roster.version + 1, revoked=revoked
+        )
+        self.terms = replace(self.terms, revoked=revoked)
+        for site in self.sites.values():
+            site.die()
+
     def deliver(self, site: str, data: bytes) -> bytes | None:
         """Return a site's answer; None if its process died over it or it was lost."""
         try:
@@ -288,13 +314,14 @@ class Federation:
         tools = Tools(
             name,
             self.signing(name),
-            {site: self.roster.site(site) for site in self.terms.sites},
+            {s: self.roster.members[s].signing for s in self.terms.sites},
             FusedJournal(engine(self.state).journal, fuse),
             self.vault(name, fuse),
             ledger,
             self.notes,
             self.clock,
             lambda _: cast("Round", Post(self)),
+            self.rotation,
         )
 
         def holds() -> None:

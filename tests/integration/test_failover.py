@@ -7,6 +7,7 @@ leading one with all its processes once it accepted an update of round 2.
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,8 @@ class Ran:
     outcome: Outcome
     tables: Digest
     pids: frozenset[int]
+    keys: Mapping[str, SecretKey]
+    scanned: Mapping[int, bool]
 
     def members(self, role: Role) -> list[Kit]:
         found = sorted(path.parent for path in self.kits.glob("*/kit.json"))
@@ -58,14 +61,36 @@ class Ran:
         ]
         return [kit for kit in kits if kit.role == role]
 
-    def key(self, site: Kit) -> SecretKey:
-        """Return the run key as a site keeps it."""
-        shelf: Store = registry.load("stores", "local").create(
-            {"path": site.state / "shelf"}
-        )
-        key = custody.KeyCabinet(shelf, site.box).get(str(self.plan["run"]))
-        assert key is not None
-        return key
+
+def key_of(site: Kit, run: str) -> SecretKey:
+    """Return the run key as a site keeps it while the run lasts."""
+    shelf: Store = registry.load("stores", "local").create(
+        {"path": site.state / "shelf"}
+    )
+    return custody.KeyCabinet(shelf, site.box).all(run)[0]
+
+
+def holds(pid: int, probe: bytes) -> bool:
+    """Return whether a process has these bytes in memory, environment or command."""
+    root = Path(f"/proc/{pid}")
+    if probe in (root / "environ").read_bytes() + (root / "cmdline").read_bytes():
+        return True
+    with (root / "mem").open("rb", buffering=0) as memory:
+        for line in (root / "maps").read_text().splitlines():
+            span, flags = line.split()[:2]
+            start, end = (int(edge, 16) for edge in span.split("-"))
+            if "r" not in flags or end - start > 1 << 31:
+                continue
+            with suppress(OSError, ValueError, OverflowError):
+                memory.seek(start)
+                if probe in memory.read(end - start):
+                    return True
+    return False
+
+
+def half_of(key: SecretKey) -> bytes:
+    """Return bytes that nothing but this key holds: two dozen from its middle."""
+    return key.secret[len(key.secret) // 2 :][:24]
 
 
 def processes_of(folder: Path) -> frozenset[int]:
@@ -93,14 +118,34 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     plan = experiment.make_plan(config, kits, parts)
     folder.mkdir()
     seen: set[int] = set()
+    keys: dict[str, SecretKey] = {}
+    scanned: dict[int, bool] = {}
 
     def show(event: Mapping[str, JSON]) -> None:
         if event["event"] == "opened":
             seen.update(processes_of(root))
+        if event["event"] == "released" and not keys:
+            found = Ran(kits, folder, plan, None, None, frozenset(), {}, {})  # type: ignore[arg-type]
+            for kit in found.members(Role.SITE):
+                keys[kit.name] = key_of(kit, str(plan["run"]))
+            probe = half_of(keys["site-01"])
+            for aggregator in found.members(Role.AGGREGATOR):
+                for pid in processes_of(aggregator.path):
+                    with suppress(OSError):
+                        scanned[pid] = holds(pid, probe)
 
     backend = registry.load("backends", "deployment").create({})
     outcome = backend.run(Job(config, plan, kits, folder, show))
-    return Ran(kits, folder, plan, outcome, digest(outcome, plan), frozenset(seen))
+    return Ran(
+        kits,
+        folder,
+        plan,
+        outcome,
+        digest(outcome, plan),
+        frozenset(seen),
+        keys,
+        scanned,
+    )
 
 
 def test_all_rounds_are_completed_once(ran: Ran) -> None:
@@ -171,17 +216,36 @@ def test_no_process_is_left(ran: Ran) -> None:
 
 
 def test_aggregators_hold_no_byte_of_the_run_key(ran: Ran) -> None:
-    secret = ran.key(ran.members(Role.SITE)[0]).secret
-    probe = secret[len(secret) // 2 :][:24]
+    probe = half_of(ran.keys["site-01"])
     places = [kit.path for kit in ran.members(Role.AGGREGATOR)] + [ran.folder]
     files = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert len(files) > 10
     assert [path for path in files if probe in path.read_bytes()] == []
 
 
-def test_sites_hold_one_run_key(ran: Ran) -> None:
-    keys = {ran.key(kit).secret for kit in ran.members(Role.SITE)}
-    assert len(keys) == 1
+def test_no_aggregator_process_has_the_run_key_in_memory(ran: Ran) -> None:
+    """In its memory, its environment or its command line, while the run goes on."""
+    assert len(ran.scanned) >= 4
+    assert not any(ran.scanned.values())
+
+
+def test_the_scan_would_find_what_is_there() -> None:
+    probe = bytes(range(100, 124))
+    assert holds(os.getpid(), probe)
+
+
+def test_sites_hold_one_run_key_while_the_run_lasts(ran: Ran) -> None:
+    assert len(ran.keys) == SITES
+    assert len({key.secret for key in ran.keys.values()}) == 1
+
+
+def test_sites_hold_no_run_key_after_the_run(ran: Ran) -> None:
+    probe = half_of(ran.keys["site-01"])
+    for kit in ran.members(Role.SITE):
+        with pytest.raises(KeyError):
+            key_of(kit, str(ran.plan["run"]))
+        files = [path for path in kit.state.rglob("*") if path.is_file()]
+        assert [path for path in files if probe in path.read_bytes()] == []
 
 
 def test_updates_are_gone_from_the_stores(ran: Ran) -> None:

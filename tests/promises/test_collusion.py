@@ -15,6 +15,7 @@ from fedsecure.encoding import pack, profile, unpack
 from fedsecure.envelope import Envelope, Kind, parse
 from fedsecure.flower.beginning import begin
 from fedsecure.flower.letters import Letters
+from fedsecure.he import SecretKey
 from fedsecure.keys import unlock
 from fedsecure.masks import MaskKeys, MaskStream, _between
 from fedsecure.pledge import Pledge, cut, owed, promise, read_pledge
@@ -38,12 +39,15 @@ class Pool:
     friends: list[str]
     updates: dict[str, Envelope] = field(default_factory=dict)
     shares: dict[str, list[bytes]] = field(default_factory=dict)
+    key: SecretKey | None = None
 
     def watch(self, site: str, data: bytes) -> bytes:
         envelope = parse(data, MAX_BYTES)
         if envelope.scope.round.number == 1:
             if envelope.kind == Kind.UPDATE:
                 self.updates[site] = envelope
+            if site in self.friends:  # before the run's end destroys it
+                self.key = self.federation.sites[site].half()._runs.get(RUN).keys.of(1)
             if envelope.kind == Kind.SHARES:
                 self.shares[site] = cut(envelope.body, SHARE_BYTES)
         return data
@@ -54,8 +58,9 @@ class Pool:
         half = self.federation.sites[self.friends[0]].half()
         run = half._runs.get(RUN)
         end = announced_bytes(body)
-        found = from_bytes(body[:end], key_id=run.key.key_id, max_summands=1)
-        return run.scheme.decryptor(run.key).decrypt(found)
+        found = from_bytes(body[:end], key_id=run.keys.id_of(1), max_summands=1)
+        assert self.key is not None
+        return run.scheme.decryptor(self.key).decrypt(found)
 
     def pledge(self, site: str) -> Pledge:
         body = memoryview(self.updates[site].body)
@@ -63,7 +68,7 @@ class Pool:
 
     def keys(self, friend: str) -> MaskKeys:
         half = self.federation.sites[friend].half()
-        return half._masks._of(half._runs.get(RUN))
+        return half._masks._of(half._runs.get(RUN), ROUND)
 
     def secret(self, owner: str, place: int) -> bytes | None:
         """Return one of a site's secrets if the pool can have it by any means."""

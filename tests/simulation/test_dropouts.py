@@ -11,7 +11,7 @@ from tests.fakes.fuses import Died, Fuse
 from tests.fakes.history import violations
 
 STEPS = 71  # as without masks: opening them is no durable step of the server's
-SITE_STEPS = 18  # among them, each round, that its masks were opened
+SITE_STEPS = 20  # among them, each round, that its masks were opened
 
 
 def masked(

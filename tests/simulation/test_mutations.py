@@ -19,6 +19,7 @@ from fedsecure.flower.driver import RoundDriver
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.metadata import JournalEntry, Step
+from fedsecure.onesum import OneSum, Own
 from fedsecure.release import Release
 from fedsecure.running_sum import RunningSum
 from fedsecure.shelf import Kept, Shelf
@@ -200,11 +201,13 @@ def test_request_that_skips_the_outbox_is_noticed(
 def test_site_that_opens_a_second_sum_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    may_open = ClientRound._may_open
+    may_open = OneSum.open
 
-    def lenient(self: ClientRound, run: ClientRun, release: Release) -> None:
+    def lenient(
+        self: OneSum, run: ClientRun, release: Release, own: Own, term: int
+    ) -> None:
         with suppress(SecondAggregate):
-            may_open(self, run, release)
+            may_open(self, run, release, own, term)
 
-    monkeypatch.setattr(ClientRound, "_may_open", lenient)
+    monkeypatch.setattr(OneSum, "open", lenient)
     assert offered_twice() != []

@@ -88,9 +88,13 @@ def test_request_for_another_site_is_refused(desk: Desk) -> None:
     desk.refused("verification", changed(desk, scope={"site": "site-1"}))
 
 
-@pytest.mark.parametrize("field", ["key_id", "layout"])
-def test_request_for_another_key_or_layout_is_refused(desk: Desk, field: str) -> None:
-    desk.refused("verification", changed(desk, scope={field: b"x" * 32}))
+@pytest.mark.parametrize(
+    ("field", "code"), [("key_id", "key_missing"), ("layout", "verification")]
+)
+def test_request_for_another_key_or_layout_is_refused(
+    desk: Desk, field: str, code: str
+) -> None:
+    desk.refused(code, changed(desk, scope={field: b"x" * 32}))
 
 
 def test_request_under_another_plan_than_it_carries_is_refused(desk: Desk) -> None:
@@ -131,7 +135,9 @@ def test_release_that_was_not_opened_is_missing(desk: Desk) -> None:
 
 
 def test_site_without_a_run_key_says_so(desk: Desk) -> None:
-    desk.refused("key_missing", changed(desk, header={"parts": []}, body=b""))
+    desk.refused(
+        "key_missing", changed(desk, header={"parts": [], "keys": []}, body=b"")
+    )
 
 
 def test_parts_that_do_not_add_up_are_refused(desk: Desk) -> None:

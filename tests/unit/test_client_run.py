@@ -154,12 +154,12 @@ def test_key_is_wrapped_to_every_site(federation: Federation) -> None:
 
 
 def test_wrap_of_another_site_is_refused(federation: Federation) -> None:
-    wrap = begin(federation.leader("agg-1"), None).pieces["wrap:site-3"]
+    wrap = bytes(begin(federation.leader("agg-1"), None).at(1).pieces["wrap:site-3"])
     assert code(federation, with_part(federation, "wrap", wrap)) == "verification"
 
 
 def test_statement_that_was_changed_is_refused(federation: Federation) -> None:
-    pieces = begin(federation.leader("agg-1"), None).pieces
+    pieces = begin(federation.leader("agg-1"), None).at(1).pieces
     changed = bytes([pieces["statement"][0] ^ 1]) + pieces["statement"][1:]
     data = with_part(federation, "statement", changed)
     assert code(federation, data) == "verification"
@@ -169,7 +169,11 @@ def test_statement_that_was_changed_is_refused(federation: Federation) -> None:
 def test_key_of_another_than_the_custodian_is_refused(
     federation: Federation, custodian: JSON
 ) -> None:
-    data = altered(federation, letter(federation), header={"custodian": custodian})
+    data = altered(
+        federation,
+        letter(federation),
+        header={"keys": [{"first_round": 0, "custodian": custodian}]},
+    )
     assert code(federation, data) == "verification"
 
 
@@ -178,7 +182,7 @@ def test_key_survives_a_restart(federation: Federation) -> None:
     made = letters(federation)
     site.answer(made.request(ME, 1, train=True)())
     site.die()
-    made.has(ME, 0)
+    made.has(ME, 0, 1)
     assert code_of(site.answer(made.request(ME, 9, train=False)())) == ""
 
 

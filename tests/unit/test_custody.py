@@ -271,51 +271,51 @@ def test_no_step_logs_the_key(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_kept_key_comes_back(made: Made) -> None:
     cabinet = KeyCabinet(FlakyStore(), BOXES["site-b"])
-    cabinet.keep("run-1", made.key)
-    assert cabinet.get("run-1") == made.key
+    cabinet.keep("run-1", 0, made.key)
+    assert cabinet.all("run-1") == {0: made.key}
 
 
 def test_a_run_without_a_key_has_none(made: Made) -> None:
     cabinet = KeyCabinet(FlakyStore(), BOXES["site-b"])
-    cabinet.keep("run-1", made.key)
-    assert cabinet.get("run-2") is None
+    cabinet.keep("run-1", 0, made.key)
+    assert cabinet.all("run-2") == {}
 
 
 def test_the_first_kept_key_stays(made: Made) -> None:
     cabinet = KeyCabinet(FlakyStore(), BOXES["site-b"])
-    cabinet.keep("run-1", made.key)
+    cabinet.keep("run-1", 0, made.key)
     with pytest.raises(AlreadyExists):
-        cabinet.keep("run-1", Made().key)
-    assert cabinet.get("run-1") == made.key
+        cabinet.keep("run-1", 0, Made().key)
+    assert cabinet.all("run-1") == {0: made.key}
 
 
 def test_what_is_kept_holds_nothing_of_the_key_in_the_clear(made: Made) -> None:
     store = FlakyStore()
-    KeyCabinet(store, BOXES["site-b"]).keep("run-1", made.key)
+    KeyCabinet(store, BOXES["site-b"]).keep("run-1", 0, made.key)
     assert made.key.secret[100:116] not in b"".join(store.objects.values())
 
 
 def test_another_site_does_not_open_what_is_kept(made: Made) -> None:
     store = FlakyStore()
-    KeyCabinet(store, BOXES["site-b"]).keep("run-1", made.key)
+    KeyCabinet(store, BOXES["site-b"]).keep("run-1", 0, made.key)
     with pytest.raises(VerificationError):
-        KeyCabinet(store, BOXES["site-c"]).get("run-1")
+        KeyCabinet(store, BOXES["site-c"]).all("run-1")
 
 
 def test_a_key_moved_to_another_run_does_not_open(made: Made) -> None:
     store = FlakyStore()
-    KeyCabinet(store, BOXES["site-b"]).keep("run-1", made.key)
-    store.objects["run-2/key"] = store.objects["run-1/key"]
+    KeyCabinet(store, BOXES["site-b"]).keep("run-1", 0, made.key)
+    store.objects["run-2/key/0"] = store.objects["run-1/key/0"]
     with pytest.raises(VerificationError):
-        KeyCabinet(store, BOXES["site-b"]).get("run-2")
+        KeyCabinet(store, BOXES["site-b"]).all("run-2")
 
 
 def test_a_flipped_bit_at_rest_is_noticed(made: Made) -> None:
     store = FlakyStore()
-    KeyCabinet(store, BOXES["site-b"]).keep("run-1", made.key)
-    store.flip("run-1/key", 200)
+    KeyCabinet(store, BOXES["site-b"]).keep("run-1", 0, made.key)
+    store.flip("run-1/key/0", 200)
     with pytest.raises(VerificationError):
-        KeyCabinet(store, BOXES["site-b"]).get("run-1")
+        KeyCabinet(store, BOXES["site-b"]).all("run-1")
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_flipped_bit_at_rest_is_noticed(made: Made) -> None:
 )
 def test_nonsense_that_somebody_sealed_to_the_site_is_refused(plain: bytes) -> None:
     store, box = FlakyStore(), BOXES["site-b"]
-    sealed = box.public.seal(plain, custody._CABINET_INFO + b"run-1")
-    store.objects["run-1/key"] = sealed
+    sealed = box.public.seal(plain, custody._CABINET_INFO + b"run-1/key/0")
+    store.objects["run-1/key/0"] = sealed
     with pytest.raises(VerificationError, match="is no run key"):
-        KeyCabinet(store, box).get("run-1")
+        KeyCabinet(store, box).all("run-1")

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,9 @@ class Own:
         made = registry.load("he", scheme).create({})
         key = made.keygen(bytes(range(16)))
         shelf: Shelf = None  # type: ignore[assignment] # a run's, not an update's
-        self._runs = [ClientRun(n, self._plan, shelf, made, key) for n in self._names]
+        self._runs = [
+            ClientRun(n, self._plan, shelf, made, _ring(key)) for n in self._names
+        ]
         self._key_id = key.key_id
         self._keys = _agreed(self._names, key.key_id) if form == "masked" else []
         self._seeds: dict[int, bytes] = {}
@@ -88,8 +91,10 @@ class Own:
 
     def aggregate(self, uploads: Iterable[bytes]) -> Iterator[bytes]:
         total = RunningSum(self._key_id, max_summands=MAX_SITES)
-        for data in uploads:
+        waiting = iter(uploads)
+        while data := next(waiting, None):
             total.add(Wire(data, key_id=self._key_id, max_summands=1))
+            del data  # an aggregator drops one message before it takes the next
         yield from ciphertext.to_chunks(total.total())
 
     def decrypt(self, total: bytes) -> Array:
@@ -169,3 +174,8 @@ def _agreed(names: tuple[str, ...], key_id: bytes) -> list[masks.MaskKeys]:
 
 def _chance(site: int) -> np.random.Generator:
     return np.random.default_rng(site + 1)
+
+
+def _ring(key: Any) -> Any:
+    """Return a ring that has one key for every round."""
+    return SimpleNamespace(of=lambda _: key, id_of=lambda _: key.key_id)

@@ -36,13 +36,13 @@ def test_first_letter_carries_key_and_first_model(letters: Letters) -> None:
 
 
 def test_site_that_has_them_is_not_sent_them_again(letters: Letters) -> None:
-    letters.has("site-2", 0)
+    letters.has("site-2", 0, 1)
     assert parts(letters) == []
     assert parts(letters, "site-3") == FIRST
 
 
 def test_forgotten_site_is_sent_everything_again(letters: Letters) -> None:
-    letters.has("site-2", 0)
+    letters.has("site-2", 0, 1)
     letters.forget("site-2")
     assert parts(letters) == FIRST
 
@@ -86,12 +86,12 @@ def test_new_leader_sends_all_releases() -> None:
 
 def test_site_that_opened_some_is_sent_the_others() -> None:
     letters = finished()
-    letters.has("site-2", 2)
+    letters.has("site-2", 2, 3)
     assert parts(letters) == ["release"]
 
 
 def test_letter_is_made_when_it_is_sent() -> None:
     letters = finished()
     later = letters.request("site-2", 4, train=False)
-    letters.has("site-2", 3)
+    letters.has("site-2", 3, 4)
     assert b'"parts":[]' in parse(later(), MAX_BYTES).header

@@ -1,0 +1,1 @@
+"""Groups of commands: what an operator, a steward or an auditor types."""

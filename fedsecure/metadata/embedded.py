@@ -26,10 +26,18 @@ from fedsecure.errors import (
     StorageError,
 )
 from fedsecure.heartbeat import Heartbeat
-from fedsecure.metadata import Engine, Head, JournalEntry, Lease, Step
+from fedsecure.metadata import (
+    Engine,
+    Head,
+    JournalEntry,
+    Lease,
+    Step,
+    distinct,
+    release_entry,
+    shown,
+)
 
 FORMAT = 1
-MAX_DETAIL_BYTES = 1 << 20
 _BUSY_SECONDS = 2.0
 _NEVER = float("inf")
 _TABLES = """
@@ -229,9 +237,10 @@ class EmbeddedJournal:
 
     def append(self, term: int, entries: Sequence[JournalEntry]) -> None:
         """Write all entries or none, if `term` is the highest."""
+        kept = distinct(entries)
         with self._database.writing() as connection:
             _compare_term(connection, term)
-            for entry in entries:
+            for entry in kept:
                 _insert(connection, term, entry)
 
     def entries(self, run: str, first_round: int) -> Iterator[JournalEntry]:
@@ -253,9 +262,7 @@ class EmbeddedJournal:
 
     def advance(self, term: int, expected: Head | None, new: Head) -> None:
         """Move the head and write its RELEASE entry, if nobody else did."""
-        detail = canonical({"manifest": new.manifest.hex(), "sequence": new.sequence})
-        operation = f"release-{new.run}-{new.round}-{new.manifest.hex()}"
-        entry = JournalEntry(new.run, new.round, Step.RELEASE, "", operation, detail)
+        entry = release_entry(new)
         with self._database.writing() as connection:
             _compare_term(connection, term)
             found = _head(connection, new.run)
@@ -263,7 +270,7 @@ class EmbeddedJournal:
                 return
             if found != expected:
                 raise Conflict(
-                    f"head of {new.run} is {_show(found)}, expected {_show(expected)}"
+                    f"head of {new.run} is {shown(found)}, expected {shown(expected)}"
                 )
             connection.execute(
                 "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?)",
@@ -315,10 +322,6 @@ def _compare_term(connection: sqlite3.Connection, term: int) -> None:
 
 
 def _insert(connection: sqlite3.Connection, term: int, entry: JournalEntry) -> None:
-    if len(entry.detail) > MAX_DETAIL_BYTES:
-        raise StorageError(
-            f"journal detail of {len(entry.detail)} bytes, at most {MAX_DETAIL_BYTES}"
-        )
     row = (entry.run, entry.round, str(entry.step), entry.site, entry.detail)
     known = connection.execute(
         "SELECT run, round, step, site, detail FROM journal WHERE operation = ?",
@@ -353,10 +356,6 @@ def _head(connection: sqlite3.Connection, run: str) -> Head | None:
     if row is None:
         return None
     return Head(row[0], row[1], row[2], bytes(row[3]), row[4])
-
-
-def _show(head: Head | None) -> str:
-    return "none" if head is None else f"round {head.round} (term {head.term})"
 
 
 def _refuse_network(folder: Path) -> None:

@@ -18,6 +18,7 @@ from fedsecure.errors import (
     ConfigurationError,
     Conflict,
     StaleTerm,
+    StorageError,
 )
 from fedsecure.metadata import (
     Engine,
@@ -107,10 +108,7 @@ class PostgresqlJournal:
         given = {"run": run, "first": first_round, "after": 0, "limit": _PAGE}
         while True:
             rows = self._sessions.ask("read the journal", tables.ENTRIES, given)
-            for _, run_, number, step, site, operation, detail in rows:
-                yield JournalEntry(
-                    run_, number, Step(step), site, operation, bytes(detail)
-                )
+            yield from (_entry(*row[1:]) for row in rows)
             if len(rows) < _PAGE:
                 return
             given["after"] = rows[-1][0]
@@ -195,6 +193,15 @@ def create(settings: Mapping[str, object]) -> Engine:
     except Unfit as unfit:
         raise ConfigurationError(str(unfit)) from unfit
     return Engine(PostgresqlLeases(sessions), PostgresqlJournal(sessions))
+
+
+def _entry(
+    run: str, number: int, step: str, site: str, operation: str, detail: bytes
+) -> JournalEntry:
+    try:
+        return JournalEntry(run, number, Step(step), site, operation, bytes(detail))
+    except ValueError as bad:
+        raise StorageError(f"operation {operation} is of no known step: {bad}") from bad
 
 
 def _columns(term: int, entries: Sequence[JournalEntry]) -> dict[str, object]:

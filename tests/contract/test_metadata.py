@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedsecure import registry
-from fedsecure.errors import Conflict, StaleTerm
+from fedsecure.errors import Conflict, StaleTerm, StorageError
 from fedsecure.metadata import Engine, Head, JournalEntry, Step
 from tests.fakes import metadata as fake
 from tests.fakes.clock import FakeClock
@@ -190,6 +190,31 @@ def test_one_of_many_threads_leads(member: Callable[[], Engine]) -> None:
     assert len(won) == 1
 
 
+def test_terms_of_threads_that_lead_in_turn_rise_and_are_distinct(
+    member: Callable[[], Engine],
+) -> None:
+    engines = [member() for _ in range(8)]
+    start = threading.Barrier(len(engines))
+    terms: list[int] = []
+
+    def campaign(number: int) -> None:
+        start.wait()
+        while True:
+            lease = engines[number].leases.acquire(f"agg-{number}", "a", 30.0)
+            if lease is not None:
+                terms.append(lease.term)  # nobody else leads now
+                engines[number].leases.release(lease)
+                return
+
+    threads = [threading.Thread(target=campaign, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(terms) == 8
+    assert terms == sorted(set(terms))
+
+
 # --- term -----------------------------------------------------------------------------
 
 
@@ -317,6 +342,96 @@ def test_threads_write_every_entry_once(member: Callable[[], Engine]) -> None:
     for thread in threads:
         thread.join()
     assert len(list(one.journal.entries("run", 0))) == 20
+
+
+def test_entry_named_twice_in_one_append_is_one_entry(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(1, [UPDATE, OPEN, UPDATE])
+    assert list(one.journal.entries("run", 0)) == [UPDATE, OPEN]
+
+
+@pytest.mark.parametrize(
+    "other", [replace(UPDATE, operation="op-2"), replace(UPDATE, site="site-2")]
+)
+def test_append_that_contradicts_itself_is_a_conflict(
+    member: Callable[[], Engine], other: JournalEntry
+) -> None:
+    one = member()
+    with pytest.raises(Conflict):
+        one.journal.append(1, [OPEN, UPDATE, other])
+    assert list(one.journal.entries("run", 0)) == []
+
+
+def test_new_entries_beside_a_repeated_one_are_written(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(1, [UPDATE])
+    one.journal.append(1, [UPDATE, OPEN])
+    assert list(one.journal.entries("run", 0)) == [UPDATE, OPEN]
+
+
+def test_operation_with_another_detail_is_a_conflict(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(1, [UPDATE])
+    with pytest.raises(Conflict):
+        one.journal.append(1, [replace(UPDATE, detail=b"[]")])
+    assert list(one.journal.entries("run", 0)) == [UPDATE]
+
+
+def test_detail_of_one_mebibyte_is_kept_and_no_larger_one(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    largest = replace(UPDATE, detail=bytes(range(256)) * 4096)
+    one.journal.append(1, [largest])
+    with pytest.raises(StorageError, match="at most 1048576"):
+        one.journal.append(1, [replace(OPEN, detail=largest.detail + b"x")])
+    assert list(one.journal.entries("run", 0)) == [largest]
+
+
+def test_long_journal_is_read_in_the_order_written(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    entries = [
+        replace(UPDATE, round=(n * 37) % 150, operation=f"op-{n}") for n in range(150)
+    ]
+    for start in range(0, 150, 50):
+        one.journal.append(1, entries[start : start + 50])
+    assert list(one.journal.entries("run", 0)) == entries
+    late = [entry for entry in entries if entry.round >= 100]
+    assert list(one.journal.entries("run", 100)) == late
+
+
+def test_threads_that_write_one_step_write_it_once(
+    member: Callable[[], Engine],
+) -> None:
+    engines = [member() for _ in range(6)]
+    start = threading.Barrier(len(engines))
+    done: list[str] = []
+
+    def work(number: int) -> None:
+        start.wait()
+        try:
+            engines[number].journal.append(
+                1, [replace(UPDATE, operation=f"op-{number % 2}")]
+            )
+            done.append("written")
+        except Conflict:
+            done.append("conflict")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == ["conflict"] * 3 + ["written"] * 3
+    assert len(list(engines[0].journal.entries("run", 0))) == 1
 
 
 # --- head -----------------------------------------------------------------------------

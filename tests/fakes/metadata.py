@@ -7,9 +7,15 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from fedsecure.clock import Clock
-from fedsecure.envelope import canonical
 from fedsecure.errors import Conflict, StaleTerm, StorageError
-from fedsecure.metadata import Engine, Head, JournalEntry, Lease, Step
+from fedsecure.metadata import (
+    Engine,
+    Head,
+    JournalEntry,
+    Lease,
+    distinct,
+    release_entry,
+)
 from tests.fakes.clock import FakeClock
 
 
@@ -80,10 +86,11 @@ class FakeJournal:
         self._state = state
 
     def append(self, term: int, entries: Sequence[JournalEntry]) -> None:
+        kept = distinct(entries)
         with self._state.turn:
             self._compare(term)
             new = list(self._state.entries)
-            for entry in entries:
+            for entry in kept:
                 _add(new, entry)
             self._state.entries = new
             self._state.term = term
@@ -98,8 +105,6 @@ class FakeJournal:
         return self._state.heads.get(run)
 
     def advance(self, term: int, expected: Head | None, new: Head) -> None:
-        detail = canonical({"manifest": new.manifest.hex(), "sequence": new.sequence})
-        operation = f"release-{new.run}-{new.round}-{new.manifest.hex()}"
         with self._state.turn:
             self._compare(term)
             found = self._state.heads.get(new.run)
@@ -108,10 +113,7 @@ class FakeJournal:
                 return
             if found != expected:
                 raise Conflict(f"head of {new.run} is {found}")
-            self.append(
-                term,
-                [JournalEntry(new.run, new.round, Step.RELEASE, "", operation, detail)],
-            )
+            self.append(term, [release_entry(new)])
             self._state.heads[new.run] = new
 
     def _compare(self, term: int) -> None:

@@ -9,7 +9,7 @@ creates against each store before it is trusted.
 import logging
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,6 +24,7 @@ from fedsecure.bucket import Credentials, Place, read_credentials, read_place
 from fedsecure.clock import Clock, SystemClock
 from fedsecure.errors import (
     AlreadyExists,
+    ConfigurationError,
     NotFound,
     OutcomeUnknown,
     StorageError,
@@ -33,6 +34,7 @@ from fedsecure.stores import Store, check_key, folder_of, is_key
 
 if TYPE_CHECKING:  # names that obstore has in its stubs only
     from obstore.store import ClientConfig, S3Credential
+    from typing_extensions import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +78,9 @@ class S3Store:
             if size > max_bytes:
                 where = self._place.of(key)
                 raise VerificationError(f"{where}: {size} bytes, at most {max_bytes}")
-            data = b"".join(self._bounded(found.stream(), key, size))
+            return self._whole(found.stream(), key, size)
         except _FAILED as failed:
             self._refuse("read", key, failed)
-        if len(data) != size:
-            raise StorageError(
-                f"{self._place.of(key)}: {len(data)} of {size} bytes came; try again"
-            )
-        return data
 
     def put(self, key: str, value: bytes) -> None:
         """Create the object; see `Store`.
@@ -154,18 +151,21 @@ class S3Store:
             if not _is_missing(failed):
                 self._refuse("delete", key, failed)
 
-    def _bounded(
-        self, chunks: Iterator[object], key: str, size: int
-    ) -> Iterator[memoryview]:
-        seen = 0
+    def _whole(self, chunks: "Iterable[Buffer]", key: str, size: int) -> bytes:
+        """Join a body that must be as long as it was announced."""
+        parts, seen = [], 0
         for chunk in chunks:
-            view = memoryview(chunk)  # type: ignore[arg-type]
-            seen += view.nbytes
+            parts.append(memoryview(chunk))
+            seen += parts[-1].nbytes
             if seen > size:
                 raise VerificationError(
                     f"{self._place.of(key)}: more than the {size} bytes it announced"
                 )
-            yield view
+        if seen < size:
+            raise StorageError(
+                f"{self._place.of(key)}: {seen} of {size} bytes came; try again"
+            )
+        return b"".join(parts)
 
     def _pause(self, attempt: int) -> None:
         if attempt:
@@ -225,7 +225,14 @@ def create(settings: Mapping[str, object]) -> Store:
         The credentials can be read by others.
     """
     place = read_place(settings)
-    return S3Store(place, read_credentials(settings), SystemClock())
+    credentials = read_credentials(settings)
+    try:
+        return S3Store(place, credentials, SystemClock())
+    except (BaseError, ValueError):
+        raise ConfigurationError(
+            f"no client can be made for {place.of('')}: store "
+            f"ca={settings.get('ca')!r} must be a file of PEM certificates"
+        ) from None
 
 
 # --- the client -----------------------------------------------------------------------
@@ -244,6 +251,7 @@ def _connect(
 
     client: ClientConfig = {
         "allow_http": place.url.startswith("http://"),
+        "allow_invalid_certificates": False,
         "timeout": timedelta(seconds=place.timeout),
         "connect_timeout": timedelta(seconds=min(_CONNECT, place.timeout)),
     }
@@ -262,6 +270,7 @@ def _connect(
             "disable_bulk_delete": True,
             "skip_signature": False,
             "unsigned_payload": False,
+            "s3_express": False,
         },
         client_options=client,
         retry_config={

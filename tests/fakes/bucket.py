@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import ssl
 import threading
 import urllib.request
 from collections import deque
@@ -75,17 +76,26 @@ class BentBucket:
         What the next requests meet, one each; "" is none. See `_Handler`.
     requests : list of str
         Verbs so far.
+
+    Parameters
+    ----------
+    tls : SSLContext, optional
+        What it answers with; else it speaks http.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.faults: deque[str] = deque()
         self.requests: list[str] = []
         self.honours_conditions = True
         self.turn = threading.Lock()
         self.hold = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._server.bucket = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}
@@ -93,7 +103,7 @@ class BentBucket:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -104,6 +114,13 @@ class BentBucket:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: clients that hang up are what the tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,21 +2,26 @@
 
 import hashlib
 import os
+import ssl
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedsecure import registry
 from fedsecure.errors import (
     AlreadyExists,
+    ConfigurationError,
     FedsecureError,
     NotFound,
     OutcomeUnknown,
     StorageError,
     VerificationError,
 )
+from fedsecure.provision import ca
 from fedsecure.stores import Store
 from tests.fakes.bucket import (
     BUCKET,
@@ -201,11 +206,19 @@ def test_object_of_no_announced_length_is_refused(
         make(bucket.url).get("a", 8)
 
 
-def test_more_bytes_than_announced_are_refused(make: Make) -> None:
-    store = make(NOBODY)
-    chunks = iter([b"1234", b"5678"])
-    with pytest.raises(VerificationError, match="more than the 7 bytes it announced"):
-        list(store._bounded(chunks, "a", 7))  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("announced", "error", "words"),
+    [
+        (7, VerificationError, "more than the 7 bytes it announced"),
+        (9, StorageError, "8 of 9 bytes came"),
+    ],
+)
+def test_body_is_as_long_as_it_was_announced(
+    make: Make, announced: int, error: type[FedsecureError], words: str
+) -> None:
+    store: Any = make(NOBODY)
+    with pytest.raises(error, match=words):
+        store._whole([b"1234", b"5678"], "a", announced)
 
 
 def test_object_that_is_too_large_is_refused_before_its_bytes(
@@ -296,9 +309,9 @@ def test_no_error_shows_a_credential_or_the_servers_words(
 
 
 def test_store_shows_where_it_is_and_no_credential(make: Make) -> None:
-    store = make(NOBODY, prefix="fed/a")
+    store: Any = make(NOBODY, prefix="fed/a")
     assert repr(store) == f"S3Store({NOBODY}/{BUCKET}/fed/a)"
-    shown = f"{vars(store)} {store._writing.config}"  # type: ignore[attr-defined]
+    shown = f"{vars(store)} {store._writing.config}"
     assert not [word for word in (KEY, SECRET) if word in shown]
 
 
@@ -317,6 +330,60 @@ def test_environment_does_not_change_a_store(
     store.put("a", b"1")
     with pytest.raises(AlreadyExists):
         store.put("a", b"1")
+
+
+# --- https ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Path:
+    now = datetime.now(UTC)
+    root = ca.make_authority("heart", now)
+    issuing = ca.make_issuing(root, "heart", now)
+    urn = "urn:fedsecure:ab:aggregator:agg-1"
+    chain, key = ca.issue(issuing, ["127.0.0.1"], urn, now)
+    other = ca.make_authority("heart", now).pem()[0]
+    files = {"ca": root.pem()[0], "other": other, "tls": chain, "key": key}
+    for name, data in files.items():
+        (tmp_path / f"{name}.pem").write_bytes(data)
+    return tmp_path
+
+
+@pytest.fixture
+def secure(kit: Path) -> Iterator[BentBucket]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(kit / "tls.pem", kit / "key.pem")
+    with BentBucket(context) as bent:
+        yield bent
+
+
+def test_private_authority_is_trusted_when_it_is_named(
+    secure: BentBucket, kit: Path, make: Make
+) -> None:
+    store = make(secure.url, ca=str(kit / "ca.pem"))
+    store.put("a", b"1")
+    assert store.get("a", 1) == b"1"
+
+
+@pytest.mark.parametrize("named", [{}, {"ca": "other.pem"}])
+def test_certificate_of_another_authority_is_refused(
+    secure: BentBucket,
+    kit: Path,
+    make: Make,
+    named: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ALLOW_INVALID_CERTIFICATES", "true")
+    settings = {name: str(kit / file) for name, file in named.items()}
+    with pytest.raises(StorageError, match="check url, certificate"):
+        make(secure.url, attempts=1, **settings).put("a", b"1")
+    assert secure.requests == []
+
+
+def test_authority_that_is_no_pem_is_refused(kit: Path, make: Make) -> None:
+    (kit / "ca.pem").write_bytes(b"nonsense")
+    with pytest.raises(ConfigurationError, match="must be a file of PEM"):
+        make("https://127.0.0.1:9", ca=str(kit / "ca.pem"))
 
 
 # --- moto -----------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The tables of lease, journal and head in PostgreSQL, and what is asked of them.
 
-Every statement that writes updates the lease's row first, if the writer's term is not
+Every statement that writes locks the lease's row first, if the writer's term is not
 below the highest: the fence is in the transaction of the data.
 """
 
@@ -77,9 +77,10 @@ WITH fence AS (
 )
 SELECT count(*) FROM fence
 """
+# A head that is not the expected one leaves the term as it was.
 FIRST_HEAD = """
 WITH fence AS (
-  UPDATE lease SET term = %(term)s WHERE term <= %(term)s RETURNING term
+  SELECT term FROM lease WHERE term <= %(term)s FOR UPDATE
 ), moved AS (
   INSERT INTO head (run, round, sequence, manifest, term)
   SELECT %(run)s, %(round)s, %(sequence)s, %(manifest)s, %(new_term)s FROM fence
@@ -88,12 +89,14 @@ WITH fence AS (
   INSERT INTO journal (run, round, step, site, operation, detail, term)
   SELECT %(run)s, %(round)s, %(step)s, %(site)s, %(operation)s, %(detail)s, %(term)s
   FROM moved
+), raised AS (
+  UPDATE lease SET term = %(term)s FROM moved
 )
 SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """
 NEXT_HEAD = """
 WITH fence AS (
-  UPDATE lease SET term = %(term)s WHERE term <= %(term)s RETURNING term
+  SELECT term FROM lease WHERE term <= %(term)s FOR UPDATE
 ), moved AS (
   UPDATE head SET round = %(round)s, sequence = %(sequence)s,
     manifest = %(manifest)s, term = %(new_term)s
@@ -104,6 +107,8 @@ WITH fence AS (
   INSERT INTO journal (run, round, step, site, operation, detail, term)
   SELECT %(run)s, %(round)s, %(step)s, %(site)s, %(operation)s, %(detail)s, %(term)s
   FROM moved
+), raised AS (
+  UPDATE lease SET term = %(term)s FROM moved
 )
 SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """

@@ -233,6 +233,7 @@ class EtcdJournal:
                 f"head of {new.run} is {shown(head)}, expected {shown(expected)}, or "
                 f"round {new.round} was released before"
             )
+        self.append(term, [])  # a repeat under a higher term raises it
 
     def _keys_of(self, entry: JournalEntry) -> tuple[str, str]:
         place = self._keys.place(entry.run, entry.round, entry.step, entry.site)

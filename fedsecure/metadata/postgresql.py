@@ -146,6 +146,7 @@ class PostgresqlJournal:
                 f"head of {new.run} is {shown(found)}, expected {shown(expected)}, or "
                 f"round {new.round} was released before"
             )
+        self.append(term, [])  # a repeat under a higher term raises it
 
     def _append(self, given: Mapping[str, object]) -> None:
         rows = self._sessions.ask("append", tables.APPEND, given, writes=True)

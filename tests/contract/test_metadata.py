@@ -470,6 +470,16 @@ def test_repeated_advance_is_no_second_release(member: Callable[[], Engine]) -> 
     assert len(list(one.journal.entries("run", 0))) == 1
 
 
+def test_repeated_release_under_a_higher_term_raises_it(
+    member: Callable[[], Engine],
+) -> None:
+    one, two = member(), member()
+    one.journal.advance(1, None, HEAD)
+    two.journal.advance(2, None, HEAD)
+    with pytest.raises(StaleTerm):
+        one.journal.append(1, [])
+
+
 def test_second_release_of_one_round_is_a_conflict(
     member: Callable[[], Engine],
 ) -> None:

@@ -1,9 +1,11 @@
-"""The embedded engine and the fake that others are tested with answer alike."""
+"""Every engine and the fake that others are tested with answer alike."""
 
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from fedsecure import registry
 from fedsecure.errors import FedsecureError
 from fedsecure.metadata import Engine, Head, Journal, JournalEntry, Step
 from tests.fakes import metadata as fake
+from tests.fakes.servers import etcd, no_etcd, no_postgresql, postgresql
 
 Act = Callable[[Journal], None]
 FEW = st.integers(1, 2)
@@ -67,3 +70,33 @@ def test_engines_agree_on_every_history(acts: list[Act]) -> None:
             assert _told(real, act) == _told(model, act)
         again = registry.load("metadata", "embedded").create({"path": path})
         assert _told(again, lambda _: None) == _told(model, lambda _: None)
+
+
+def _same_on_a_server(plug: str, place: str, given_: dict[str, object]) -> None:
+    """Compare histories, each in a place of its own on one server."""
+    create = registry.load("metadata", plug).create
+
+    @settings(max_examples=25)
+    @given(acts=ACTS)
+    def agree(acts: list[Act]) -> None:
+        mine = place.format(uuid.uuid4().hex)
+        name = "schema" if plug == "postgresql" else "prefix"
+        real, model = create({**given_, name: mine, "timeout": 10}), fake.create({})
+        for act in acts:
+            assert _told(real, act) == _told(model, act)
+
+    agree()
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(bool(no_postgresql()), reason=no_postgresql())
+def test_postgresql_agrees_on_every_history() -> None:
+    with postgresql() as server:
+        _same_on_a_server("postgresql", "s{}", {"url": server.url})
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(bool(no_etcd()), reason=no_etcd())
+def test_etcd_agrees_on_every_history() -> None:
+    with etcd(1) as cluster:
+        _same_on_a_server("etcd", "/{}/", {"endpoints": cluster.endpoints})

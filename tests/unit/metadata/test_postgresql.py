@@ -183,9 +183,10 @@ def test_advance_of_a_lower_term_is_stale() -> None:
         engine.journal.advance(4, None, HEAD)
 
 
-def test_advance_that_was_done_before_is_done() -> None:
-    engine, _ = _engine([(1, 0)], [("run", 1, 1, b"m" * 32, 1)])
+def test_advance_that_was_done_before_is_done_and_raises_the_term() -> None:
+    engine, sessions = _engine([(1, 0)], [("run", 1, 1, b"m" * 32, 1)], [(1,)])
     engine.journal.advance(4, None, HEAD)
+    assert sessions.asked[-1][1]["term"] == 4
 
 
 @pytest.mark.parametrize("answer", [[(1, 0)], AlreadyExists("entry")])

@@ -17,7 +17,7 @@ import numpy as np
 from fedsecure import parts
 from fedsecure.ciphertext import announced_bytes
 from fedsecure.client_masks import ClientMasks, unmasking
-from fedsecure.client_quantiser import agree, agreed, round_quantiser
+from fedsecure.client_quantiser import agree, agreed, residual, round_quantiser
 from fedsecure.client_run import ClientRun, ClientRuns, Gate, Identity, Peers
 from fedsecure.client_update import encrypt, open_sum
 from fedsecure.envelope import (
@@ -308,7 +308,7 @@ class ClientRound:
             # One bit a key is all a forger may learn (ENCRYPTION section 1).
             run.keys.end(release.round.number, "a tag failed")
             raise
-        model = before + step
+        model = np.add(before, step, out=step)  # a third model is 8 bytes a parameter
         agree(run, release.round.number, before, model)
         run.shelf.keep_model(release.round.number, model)
         run.shelf.forget_models(release.after)
@@ -355,6 +355,7 @@ class ClientRound:
         scope = run.scope(request.scope.round)
         if request.scope.round.number > run.plan.rounds:
             run.keys.retire_all()
+            residual(run).forget()
         return self._small(Kind.REPORT, scope, {"metrics": metrics})
 
     def _own(self, kept: Kept) -> Mapping[str, JSON]:

@@ -197,7 +197,9 @@ class Budget:
         return self._reservations[record.seq]
 
     def commit(self, reservation: Reservation, outgoing: bytes) -> None:
-        """Record that the answer is in the outbox; `outgoing` is its SHA-256.
+        """Record that the answer is in the outbox; `outgoing` is a SHA-256 of it.
+
+        Of its signed head, which names the body by its digest.
 
         Raises
         ------
@@ -226,7 +228,7 @@ class Budget:
         Parameters
         ----------
         outbox_has : callable
-            From a round to the bytes that lie in the outbox for it, or None.
+            From a round to the head that lies in the outbox for it, or None.
         """
         for seq, reservation in list(self._reservations.items()):
             if self._states[seq] is not State.RESERVED:

@@ -4,11 +4,14 @@ A rule is taken out with monkeypatch, and a scenario of the tests beside this fi
 what is wrong then; without a mutation the same scenario says that nothing is.
 """
 
+import hashlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
+from fedsecure import shelf
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.client_round import Admitted, ClientRound
 from fedsecure.client_run import ClientRun
@@ -20,14 +23,15 @@ from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.metadata import JournalEntry, Step
 from fedsecure.onesum import OneSum, Own
+from fedsecure.outgoing import Bytes
 from fedsecure.release import Release
 from fedsecure.running_sum import RunningSum
-from fedsecure.shelf import Kept, Shelf
+from fedsecure.shelf import Kept, Sealing, Shelf
 from fedsecure.trainer import TrainingResult
 from tests.fakes import metadata
 from tests.fakes.federation import MAX_BYTES, Federation
 from tests.fakes.forgery import release_over
-from tests.fakes.fuses import Died, Fuse
+from tests.fakes.fuses import Died, Fuse, FusedStore
 from tests.fakes.history import violations
 
 
@@ -196,6 +200,67 @@ def test_request_that_skips_the_outbox_is_noticed(
     monkeypatch.setattr(ClientRound, "admit", blind)
     assert crashed(8, private=private) != []
     assert Shelf.answer is answer
+
+
+def crashed_site(step: int) -> list[str]:
+    """Return what is wrong after a site died while it wrote an answer of two pieces."""
+    federation = Federation()
+    federation.sites["site-2"].fuse = Fuse("site-2", dies_after=step)
+    try:
+        federation.lead()
+    except FedsecureError as stopped:
+        return [f"the run ends: {stopped}"]
+    return violations(federation)
+
+
+FIRST_PIECE, HEAD = 11, 13  # durable steps of a site that is not the custodian
+
+
+@pytest.fixture
+def two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "PIECE_BYTES", 20_000)
+
+
+@pytest.mark.usefixtures("two_pieces")
+def test_nothing_is_wrong_after_a_piece_without_a_mutation() -> None:
+    federation = Federation()
+    federation.lead()
+    names = federation.sites["site-2"].fuse.names
+    written = [names[FIRST_PIECE - 1], names[HEAD - 1]]
+    assert written == ["put run-1/body/1/0", "put run-1/out/1"]
+    assert crashed_site(FIRST_PIECE) + crashed_site(HEAD) == []
+
+
+@pytest.mark.usefixtures("two_pieces")
+def test_head_before_its_body_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def head_first(
+        self: Shelf, number: int, chunks: Iterable[Bytes], seal: Sealing
+    ) -> Kept:
+        body = b"".join(chunks)
+        head = seal(len(body), hashlib.sha256(body).hexdigest())
+        pieces = [body[:20_000], body[20_000:]]
+        tail = len(pieces).to_bytes(4, "little")
+        self.store.put(f"{self.run}/out/{number}", head.to_bytes() + tail)
+        for i, piece in enumerate(pieces):
+            self.store.put(f"{self.run}/body/{number}/{i}", piece)
+        kept = self.answer(number)
+        assert kept is not None
+        return kept
+
+    monkeypatch.setattr(Shelf, "keep_answer", head_first)
+    assert crashed_site(FIRST_PIECE) != []
+
+
+@pytest.mark.usefixtures("two_pieces")
+def test_leftover_pieces_that_stay_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = FusedStore.delete
+
+    def keep_bodies(self: FusedStore, key: str) -> None:
+        if "/body/" not in key:
+            delete(self, key)
+
+    monkeypatch.setattr(FusedStore, "delete", keep_bodies)
+    assert crashed_site(FIRST_PIECE) != []
 
 
 def test_site_that_opens_a_second_sum_is_noticed(

@@ -128,6 +128,24 @@ def test_server_that_stops_answering_costs_the_timeout_and_no_more(
     assert make(weed.url).keys("") == ()
 
 
+def test_checkpoints_go_on_while_the_bucket_is_silent(
+    weed: Weed, make: Make, tmp_path: Path
+) -> None:
+    local = registry.load("stores", "local")
+    folders: list[Store] = [
+        local.create({"path": tmp_path / name}) for name in ("one", "two")
+    ]
+    bucket = make(weed.url, timeout=0.5, attempts=1)
+    replicas = Replicas([("bucket", bucket), ("1", folders[0]), ("2", folders[1])], 2)
+    weed.pause()
+    try:
+        replicas.put("obj/a", b"1")
+    finally:
+        weed.resume()
+    assert replicas.get("obj/a", 1, bytes) == b"1"
+    assert [store.keys("") for store in folders] == [("obj/a",)] * 2
+
+
 def test_put_paused_past_its_timeout_is_settled_by_its_own_mark(
     weed: Weed, make: Make
 ) -> None:

@@ -90,6 +90,11 @@ class ModelUpdate:
             raise NotFinite(msg)
 
 
+def model_digest(model: Vector) -> bytes:
+    """Return SHA-256 of a model's little-endian float64 bytes; 32 bytes."""
+    return hashlib.sha256(np.ascontiguousarray(model, dtype="<f8").data).digest()
+
+
 def flatten(tensors: Mapping[str, NDArray[np.generic]]) -> Vector:
     """Return all tensors as one float64 vector, in mapping order."""
     if not tensors:

@@ -36,7 +36,7 @@ def test_all_steps_are_tried() -> None:
     names = federation.sites[ME].fuse.names
     assert len(names) <= TRIED
     assert sum("put run-1/residual/" in name for name in names) == 3
-    assert sum("delete run-1/residual/" in name for name in names) == 1
+    assert sum("delete run-1/residual/" in name for name in names) == 3
 
 
 @pytest.mark.parametrize("step", range(TRIED))

@@ -8,6 +8,7 @@ import pytest
 from fedsecure.client_quantiser import agree, agreed, residual, round_quantiser
 from fedsecure.client_run import ClientRun
 from fedsecure.errors import PolicyRefused, VerificationError
+from fedsecure.residual import Residual
 from fedsecure.update import RoundId, Vector
 from tests.fakes.federation import RUN, Federation
 from tests.fakes.quantising import Quantising
@@ -33,7 +34,9 @@ def finished(federation: Federation) -> Vector:
 
 
 @pytest.fixture
-def run() -> ClientRun:
+def run(monkeypatch: pytest.MonkeyPatch) -> ClientRun:
+    """Return a site's run after four rounds, before its residual is removed."""
+    monkeypatch.setattr(Residual, "forget", lambda _: None)
     federation = fed_back()
     federation.lead()
     return run_of(federation)
@@ -102,6 +105,13 @@ def test_each_try_rounds_by_a_fresh_seed() -> None:
     ]
     one, two = (rng.random() for rng in made if rng is not None)
     assert one != two
+
+
+def test_residual_goes_when_the_run_is_over() -> None:
+    federation = fed_back()
+    federation.lead()
+    store = run_of(federation).shelf.store
+    assert store.keys(f"{RUN}/residual/") == ()
 
 
 def test_residual_of_the_last_answer_is_on_the_disk(run: ClientRun) -> None:

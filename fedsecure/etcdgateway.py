@@ -233,22 +233,46 @@ class Found:
 
 
 def found(answer: Mapping[str, Any]) -> dict[str, Found]:
-    """Return what a range, or all ranges of a transaction, found; by key."""
-    ranges = [
-        answer,
-        *(r.get("response_range", {}) for r in answer.get("responses", [])),
-    ]
-    kvs = [kv for each in ranges for kv in each.get("kvs", [])]
-    keys = [
-        Found(
-            base64.b64decode(kv["key"]).decode(),
-            base64.b64decode(kv.get("value", "")),
-            int(kv["create_revision"]),
-            str(kv.get("lease", "0")),
-        )
-        for kv in kvs
-    ]
+    """Return what a range, or all ranges of a transaction, found; by key.
+
+    Raises
+    ------
+    StorageError
+        It is no answer of etcd.
+    """
+    try:
+        ranges = [answer]
+        ranges += [r.get("response_range", {}) for r in answer.get("responses", [])]
+        keys = [_found(kv) for each in ranges for kv in each.get("kvs", [])]
+    except (ValueError, LookupError, TypeError, AttributeError) as bad:
+        raise StorageError(f"etcd answered {str(answer)[:200]!r}") from bad
     return {each.key: each for each in keys}
+
+
+def field(answer: Mapping[str, Any], *names: str) -> int:
+    """Return a number in an answer; 0 where the gateway leaves it out, as it may.
+
+    Raises
+    ------
+    StorageError
+        It is no answer of etcd.
+    """
+    value: Any = answer
+    try:
+        for name in names:
+            value = value.get(name, {})
+        return int(value or 0)
+    except (ValueError, TypeError, AttributeError) as bad:
+        raise StorageError(f"etcd answered {str(answer)[:200]!r}") from bad
+
+
+def _found(kv: Mapping[str, Any]) -> Found:
+    return Found(
+        base64.b64decode(kv["key"]).decode(),
+        base64.b64decode(kv.get("value", "")),
+        int(kv["create_revision"]),
+        str(kv.get("lease", "0")),
+    )
 
 
 def _compare(key: str, target: str, result: str, **value: object) -> JSON:

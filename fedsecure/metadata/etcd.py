@@ -20,6 +20,7 @@ from fedsecure.etcdgateway import (
     Gateway,
     Refused,
     absent,
+    field,
     find_cluster,
     found,
     get,
@@ -100,7 +101,7 @@ class EtcdLeases:
         answer = self._keys.gateway.ask(
             "renew the lease", "lease/keepalive", {"ID": lease_id}, writes=True
         )
-        left = int(answer.get("result", {}).get("TTL", 0))
+        left = field(answer, "result", "TTL")
         return lease if left > 0 and self._id_of(lease) == lease_id else None
 
     def release(self, lease: Lease) -> None:
@@ -153,7 +154,10 @@ class EtcdLeases:
         answer = self._keys.gateway.ask(
             "grant a lease", "lease/grant", {"TTL": str(math.ceil(ttl))}, writes=True
         )
-        return str(answer["ID"])
+        lease_id = field(answer, "ID")
+        if not lease_id:
+            raise StorageError(f"etcd granted a lease without an id: {answer}")
+        return str(lease_id)
 
     def _revoke(self, lease_id: str) -> None:
         try:
@@ -281,7 +285,8 @@ class EtcdJournal:
             page = found(answer)
             yield from (self._entry(run, each) for each in page.values())
             # All pages of one moment: later entries may lie on earlier pages.
-            revision = revision if revision != "0" else answer["header"]["revision"]
+            if revision == "0":
+                revision = str(field(answer, "header", "revision"))
             more = bool(answer.get("more")) and bool(page)
             key = f"{max(page, default='')}\0"
 
@@ -307,7 +312,8 @@ def create(settings: Mapping[str, object]) -> Engine:
         ``endpoints`` (list of urls, every member); ``prefix`` ("/fedsecure/");
         ``ca_cert``, ``cert``, ``key`` (paths; the key of mode 0600); ``timeout`` (2 s,
         of one question to all members); ``max_skew`` (5 s, between the clocks);
-        ``insecure_plain`` (false: TLS to other machines).
+        ``insecure_plain`` (false: TLS to other machines); ``trial`` (true; false for
+        whoever only looks: an operator wants to see a sick cluster too).
 
     Raises
     ------
@@ -321,7 +327,9 @@ def create(settings: Mapping[str, object]) -> Engine:
     if not (prefix.startswith("/") and prefix.endswith("/")):
         raise ConfigurationError(f"prefix={prefix!r}, must begin and end with /")
     gateway = Gateway(find_cluster(settings, seconds(settings, "timeout", TIMEOUT)))
-    try_out(gateway, prefix, seconds(settings, "max_skew", MAX_SKEW))
+    max_skew = seconds(settings, "max_skew", MAX_SKEW)
+    if settings.get("trial") is not False:
+        try_out(gateway, prefix, max_skew)
     keys = Keys(gateway, prefix)
     _bring_up(keys)
     return Engine(EtcdLeases(keys), EtcdJournal(keys))
@@ -335,10 +343,11 @@ def _bring_up(keys: Keys) -> None:
         [put(key, FORMAT), put(keys.term, digits(0))],
         [get(key)],
     )
-    if not made and now[key].value != FORMAT:
+    kept = FORMAT if made or key not in now else now[key].value
+    if kept != FORMAT:
         raise ConfigurationError(
             f"{keys.prefix} in {keys.gateway.cluster.shown} is of format "
-            f"{now[key].value[:20].decode(errors='replace')}, this version knows "
+            f"{kept[:20].decode(errors='replace')}, this version knows "
             f"{FORMAT.decode()}: upgrade it, or name another prefix"
         )
 

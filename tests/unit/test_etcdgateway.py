@@ -13,6 +13,7 @@ from fedsecure.etcdgateway import (
     Refused,
     absent,
     below,
+    field,
     find_cluster,
     found,
     get,
@@ -210,3 +211,30 @@ def test_keys_of_all_ranges_are_found() -> None:
         ("a", b"1", 4, "0"),
         ("b", b"", 5, "77"),
     ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"kvs": [{}]},
+        {"kvs": [{"key": "aw==", "create_revision": "x"}]},
+        {"kvs": [{"key": "/", "create_revision": "1"}]},
+        {"kvs": 7},
+        {"responses": [None]},
+    ],
+)
+def test_answer_that_is_none_of_etcds_is_a_storage_error(answer: Any) -> None:
+    with pytest.raises(StorageError, match="etcd answered"):
+        found(answer)
+
+
+def test_number_that_is_left_out_is_nought() -> None:
+    assert field({"result": {"TTL": "3"}}, "result", "TTL") == 3
+    assert field({"result": {}}, "result", "TTL") == 0
+    assert field({}, "result", "TTL") == 0
+
+
+@pytest.mark.parametrize("answer", [{"a": "x"}, {"a": [1]}, {"a": {"b": 1}}])
+def test_number_that_is_none_is_a_storage_error(answer: Any) -> None:
+    with pytest.raises(StorageError, match="etcd answered"):
+        field(answer, "a")

@@ -77,6 +77,23 @@ def test_second_member_makes_no_second_set_of_keys(
     assert keeper.kept[b"/p/term"][0] == digits(7)
 
 
+def test_who_only_looks_makes_no_trial(node: Member, engine: Engine) -> None:
+    node.asked.clear()
+    settings = {"endpoints": [node.endpoint], "prefix": "/p/", "trial": False}
+    looking: Engine = plug.create(settings)
+    assert looking.leases.read() is None
+    assert {path for path, _ in node.asked} == {TXN}
+
+
+@pytest.mark.parametrize("answer", [{}, {"ID": "x"}, {"ID": []}])
+def test_grant_without_an_id_is_a_storage_error(
+    engine: Engine, node: Member, answer: Any
+) -> None:
+    node.answers["/v3/lease/grant"] = (200, answer)
+    with pytest.raises(StorageError):
+        engine.leases.acquire("agg-1", "a", 3.0)
+
+
 # --- answers that are lost ------------------------------------------------------------
 
 

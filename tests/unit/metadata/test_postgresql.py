@@ -84,6 +84,14 @@ def test_bound_out_of_range_is_refused(
         plug.create({"url": "postgresql://fed@127.0.0.1/db", name: 0})
 
 
+def test_who_only_looks_makes_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(tables, "bring_up", lambda *_: None)
+    monkeypatch.setattr(Sessions, "ask", lambda _, what, *__, **___: asked.append(what))
+    plug.create({"url": "postgresql://fed@127.0.0.1/db", "trial": False})
+    assert asked == []
+
+
 def test_lease_that_somebody_holds_is_none() -> None:
     engine, _ = _engine([])
     assert engine.leases.acquire("agg-1", "a", 3.0) is None

@@ -126,15 +126,17 @@ def unpack(blocks: IntVector, chosen: Profile, count: int) -> IntVector:
     slots = blocks.shape[1]
     if len(blocks) != chosen.blocks(count, slots):
         raise VerificationError(f"{len(blocks)} blocks do not hold {count} integers")
-    half, base = 1 << (chosen.field_bits - 1), 1 << chosen.field_bits
+    half, mask = 1 << (chosen.field_bits - 1), (1 << chosen.field_bits) - 1
+    # With half a field added to each, digits carry nothing and are read one by one.
+    halves = sum(half << (j * chosen.field_bits) for j in range(chosen.fields))
     out = np.empty((len(blocks), chosen.fields, slots - 1), dtype=np.int64)
     for start in range(0, len(blocks), _CHUNK_BLOCKS):
-        rest = blocks[start : start + _CHUNK_BLOCKS, :-1].copy()
+        lifted = blocks[start : start + _CHUNK_BLOCKS, :-1] + halves
         part = out[start : start + _CHUNK_BLOCKS]
         for j in range(chosen.fields):
-            np.subtract((rest + half) & (base - 1), half, out=part[:, j])
-            rest -= part[:, j]
-            rest >>= chosen.field_bits
+            np.right_shift(lifted, j * chosen.field_bits, out=part[:, j])
+            part[:, j] &= mask
+            part[:, j] -= half
     return out.reshape(-1)[:count]
 
 

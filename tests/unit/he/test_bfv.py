@@ -101,3 +101,20 @@ def test_a_ciphertext_of_another_layout_refuses_to_start() -> None:
 def test_bytes_of_another_seal_refuse_to_start() -> None:
     with pytest.raises(ConfigurationError, match=r"SEAL 3\.6"):
         SeededForm(bytes.fromhex("5ea11003060000001000000000000000"))
+
+
+def test_the_veil_is_that_of_plain_integers_and_costs_half_a_step_of_noise() -> None:
+    pairs = zip(BFV._VEIL.tolist(), BFV._VEIL_RESIDUES.tolist(), strict=True)
+    for plain, residue in pairs:
+        assert 0 <= plain < 2**48
+        # 2 |residue - q plain / t| <= 1, without a fraction
+        assert 2 * abs(residue * 2**48 - BFV.MODULUS * plain) <= 2**48
+        assert residue < BFV.MODULUS
+
+
+def test_opening_leaves_the_sum_as_it_was() -> None:
+    for seeded in (True, False):
+        one = SCHEME.encryptor(KEY, seeded=seeded).encrypt(_blocks(1))
+        before = one.residues.copy()
+        SCHEME.decryptor(KEY).decrypt(one)
+        assert np.array_equal(one.residues, before)

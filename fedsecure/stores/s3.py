@@ -104,7 +104,7 @@ class S3Store:
                     attributes={_MARK: mark},
                 )
             except AlreadyExistsError as exists:
-                if self._is_mine(key, mark):
+                if self._is_mine(self._reading, key, mark):
                     return
                 lost = exists  # 409 and nothing there: the race was not decided
             except _FAILED as failed:
@@ -171,7 +171,7 @@ class S3Store:
         if attempt:
             self._clock.sleep(min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE))
 
-    def _is_mine(self, key: str, mark: str) -> bool:
+    def _is_mine(self, client: obstore.store.S3Store, key: str, mark: str) -> bool:
         """Return whether this put made what is there; False if nothing is there.
 
         Raises
@@ -180,7 +180,7 @@ class S3Store:
             Another put made it.
         """
         try:
-            found = self._reading.get(key, options={"head": True})
+            found = client.get(key, options={"head": True})
         except _FAILED as failed:
             if _is_missing(failed):
                 return False
@@ -192,7 +192,7 @@ class S3Store:
     def _settle(self, key: str, mark: str, lost: Exception | None) -> None:
         """Look once more after the last attempt: a lost answer may have been a yes."""
         try:
-            if self._is_mine(key, mark):
+            if self._is_mine(self._writing, key, mark):  # once: it was silent
                 return
         except AlreadyExists:
             raise

@@ -3,6 +3,7 @@
 Where the sum comes from is `gradients`; sample and noise are `mechanism`.
 """
 
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from fedsecure.errors import ConfigurationError
 from fedsecure.privacy.gradients.clipped import ClippedGradients
 from fedsecure.privacy.gradients.examples import Loss
 from fedsecure.privacy.gradients.inspection import Engine, check_module
+from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.mechanism import (
     DiscreteGaussian,
     Grid,
@@ -22,7 +24,7 @@ from fedsecure.privacy.mechanism import (
     poisson_mask,
 )
 from fedsecure.privacy.plan import Mode, PrivacyPlan
-from fedsecure.update import Vector
+from fedsecure.update import IntVector, Vector
 
 __all__ = ["Engine", "Loss", "PrivateEngine", "check_module"]
 
@@ -39,7 +41,8 @@ class PrivateEngine:
     module : torch.nn.Module
         On CPU or CUDA. Hooks are attached until `close`.
     plan : PrivacyPlan
-        Mode `example_local`: clip, noise, sampling and divisor are taken from it.
+        Mode `example_local` or a shared one: clip, noise, sampling and divisor are
+        taken from it.
     loss : Loss
     source : RandomSource
         The system's generator; with any other epsilon is void.
@@ -66,16 +69,13 @@ class PrivateEngine:
         engine: Engine | str = Engine.AUTO,
     ) -> None:
         """Check the module, attach the hooks and build the noise table."""
-        if plan.mode is not Mode.EXAMPLE_LOCAL:
+        if plan.mode not in {Mode.EXAMPLE_LOCAL, Mode.EXAMPLE_DISTRIBUTED}:
             raise ConfigurationError(
                 f"privacy mode {plan.mode} does not train privately at a site"
             )
         self._plan, self._source = plan, source
         self._gradients = ClippedGradients(module, loss, plan.clip_norm, engine)
         self._weights = [p for p in module.parameters() if p.requires_grad]
-        size = sum(p.numel() for p in self._weights)
-        self._grid = Grid.choose(plan.clip_norm, plan.noise_multiplier, size)
-        self._noise = DiscreteGaussian(self._grid.sigma)
         self._sgd = torch.optim.SGD(self._weights, learning_rate, momentum)
 
     def __enter__(self) -> Self:
@@ -107,10 +107,34 @@ class PrivateEngine:
             Steps taken: what the event is charged with.
         """
         for _ in range(self._plan.steps_per_round):
-            mask = poisson_mask(len(inputs), self._plan.sample_rate, self._source)
-            chosen = torch.from_numpy(np.flatnonzero(mask)).to(inputs.device)
-            self.step(inputs[chosen], targets[chosen.to(targets.device)])
+            self.step(*self._sample(inputs, targets))
         return self._plan.steps_per_round
+
+    def contribute(
+        self, inputs: Tensor, targets: Tensor, lattice: Lattice
+    ) -> tuple[IntVector, int]:
+        """Return this site's part of one shared step: clipped sum and share of noise.
+
+        Parameters
+        ----------
+        inputs, targets : Tensor
+            All training rows of the site, rows first.
+        lattice : Lattice
+            The run's grid.
+
+        Returns
+        -------
+        IntVector, int
+            See `Lattice.contribute`; the module is as it was.
+        """
+        total = self._gradients.sum(*self._sample(inputs, targets))
+        return lattice.contribute(total, self._source)
+
+    def _sample(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a fresh Poisson sample, which may be empty."""
+        mask = poisson_mask(len(inputs), self._plan.sample_rate, self._source)
+        chosen = torch.from_numpy(np.flatnonzero(mask)).to(inputs.device)
+        return inputs[chosen], targets[chosen.to(targets.device)]
 
     def step(self, inputs: Tensor, targets: Tensor) -> None:
         """Take one step on one Poisson sample, which may be empty.
@@ -125,8 +149,17 @@ class PrivateEngine:
             learned; the module is then not to be used.
         """
         total = self._gradients.sum(inputs, targets)
-        noised = noisy_sum(total, self._grid, self._noise, self._source)
+        grid, noise = self._local_noise
+        noised = noisy_sum(total, grid, noise, self._source)
         self._apply(noised / self._plan.divisor)
+
+    @cached_property
+    def _local_noise(self) -> tuple[Grid, DiscreteGaussian]:
+        """A site's own grid and its table, which takes a second to build."""
+        size = sum(p.numel() for p in self._weights)
+        plan = self._plan
+        grid = Grid.choose(plan.clip_norm, plan.noise_multiplier, size)
+        return grid, DiscreteGaussian(grid.sigma)
 
     def _apply(self, gradient: Vector) -> None:
         """Step by one public vector; from here on all is post-processing."""

@@ -5,7 +5,6 @@ all sites; nothing in it is taken from a site's rows (PRIVACY.md sections 2 and 
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -19,9 +18,10 @@ FORMAT = 1
 AccountantFactory = Callable[[Relation], Accountant]
 """A plug's `create`: an accountant that has spent nothing."""
 
+NOISE_BOUNDS = (0.1, 1024.0)
 _BOUNDS: Mapping[str, tuple[float, float]] = {
     "clip_norm": (1e-9, 1e9),
-    "noise_multiplier": (0.1, 1024.0),
+    "noise_multiplier": NOISE_BOUNDS,
     "sample_rate": (1e-9, 1.0),
     "delta": (1e-30, 0.1),
     "divisor": (1e-6, 1e12),
@@ -30,13 +30,28 @@ _COUNTS: Mapping[str, tuple[int, int]] = {
     "steps_per_round": (1, 1_000_000),
     "rounds": (1, 1_000_000),
 }
+_SHARES = ("min_contributors", "max_colluders")
 
 
 class Mode(StrEnum):
     """Whom the noise protects against, and where it is drawn."""
 
     NONE = "none"
+    EXAMPLE_DISTRIBUTED = "example_distributed"
+    USER_DISTRIBUTED = "user_distributed"
     EXAMPLE_LOCAL = "example_local"
+    SILO = "silo"
+
+    @property
+    def shared(self) -> bool:
+        """Whether sites add shares of one noise, inside the encrypted sum."""
+        return self in {Mode.EXAMPLE_DISTRIBUTED, Mode.USER_DISTRIBUTED, Mode.SILO}
+
+    @property
+    def unit(self) -> str:
+        """What neighbouring data sets differ by."""
+        units = {Mode.USER_DISTRIBUTED: "user", Mode.SILO: "site"}
+        return units.get(self, "example")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +72,16 @@ class PrivacyPlan:
     sample_rate : float
         Poisson probability q of an example in one step.
     steps_per_round, rounds : int
-        Steps a site takes in a round, and rounds the run is calibrated for.
+        Steps a site takes in a round, and rounds the run is calibrated for. Where
+        noise is shared a round is one step.
     delta : float
     divisor : float
         What a step's noisy sum is divided by: a public expected batch, never
-        ``len(rows)``, which would make add-or-remove-one false (Opacus #819).
+        ``len(rows)``, which would make add-or-remove-one false (Opacus #819). Of one
+        site where noise is local, of all sites together where it is shared.
+    min_contributors, max_colluders : int
+        Where noise is shared: sites a sum needs, and how many of them may know their
+        own share and tell. `shares` of the rest carry the noise promised.
     """
 
     mode: Mode
@@ -73,6 +93,8 @@ class PrivacyPlan:
     rounds: int = 0
     delta: float = 0.0
     divisor: float = 0.0
+    min_contributors: int = 0
+    max_colluders: int = 0
 
     def __post_init__(self) -> None:
         """Refuse NaN, values out of bounds, and numbers beside mode `none`."""
@@ -80,6 +102,12 @@ class PrivacyPlan:
             _check_number(self.mode, name, getattr(self, name), bounds)
         for name, limits in _COUNTS.items():
             _check_count(self.mode, name, getattr(self, name), limits)
+        _check_shares(self)
+
+    @property
+    def shares(self) -> int:
+        """Return h: how many sites' shares add up to the noise promised."""
+        return self.min_contributors - self.max_colluders
 
     def event(self, rounds: int = 1) -> PrivacyEvent:
         """Return what `rounds` rounds do to the data, in the accountant's words.
@@ -91,6 +119,10 @@ class PrivacyPlan:
         """
         if self.mode is Mode.NONE:
             raise ConfigurationError("privacy mode none has no event to account for")
+        if self.mode.shared:
+            raise ConfigurationError(
+                f"the event of {self.mode} depends on the model: ask `lattice`"
+            )
         if rounds < 1:
             raise ConfigurationError(f"rounds={rounds}, must be at least 1")
         steps = self.steps_per_round * rounds
@@ -140,7 +172,7 @@ class PrivacyPlan:
                 f"privacy plan format={document['format']!r}, this version: {FORMAT}"
             )
         numbers = {name: _number(document, name) for name in _BOUNDS}
-        counts = {name: _count(document, name) for name in _COUNTS}
+        counts = {name: _count(document, name) for name in (*_COUNTS, *_SHARES)}
         mode, relation = _mode(document["mode"]), _relation(document["relation"])
         return cls(mode=mode, relation=relation, **numbers, **counts)  # type: ignore[arg-type]
 
@@ -196,115 +228,36 @@ def read_event(document: Mapping[str, JSON]) -> PrivacyEvent:
     )
 
 
-def calibrate(
-    target_epsilon: float,
-    delta: float,
-    sample_rate: float,
-    steps: int,
-    relation: Relation,
-    accountant: AccountantFactory,
-) -> float:
-    """Return the least noise multiplier that keeps `steps` steps within the target.
-
-    Parameters
-    ----------
-    target_epsilon : float
-        Never exceeded; undercut by at most 0.05%.
-    accountant : AccountantFactory
-        The one the run is enforced with: another one ends it early.
-
-    Raises
-    ------
-    ConfigurationError
-        If the target is not positive and finite, or no multiplier in [0.1, 1024]
-        meets it closely.
-    """
-
-    def event(noise_multiplier: float) -> PrivacyEvent:
-        return PrivacyEvent("poisson_gaussian", noise_multiplier, sample_rate, steps)
-
-    return calibrate_event(target_epsilon, delta, relation, accountant, event)
-
-
-def calibrate_event(
-    target_epsilon: float,
-    delta: float,
-    relation: Relation,
-    accountant: AccountantFactory,
-    event: Callable[[float], PrivacyEvent],
-) -> float:
-    """Return the least noise multiplier whose event stays within the target.
-
-    Parameters
-    ----------
-    target_epsilon, accountant
-        As for `calibrate`, with the same exceptions.
-    event : callable
-        Noise multiplier -> everything the run does; more noise must not cost more.
-    """
-    if not (math.isfinite(target_epsilon) and target_epsilon > 0):
-        raise ConfigurationError(f"target_epsilon={target_epsilon}, must be positive")
-
-    def cost(noise_multiplier: float) -> float:
-        spent = accountant(relation)
-        spent.compose(event(noise_multiplier))
-        return spent.epsilon(delta)
-
-    low, high = _bracket(cost, target_epsilon)
-    return _narrow(cost, target_epsilon, low, high)
-
-
-_Point = tuple[float, float]
-"""Noise multiplier and its epsilon."""
-
-
-def _bracket(cost: Callable[[float], float], target: float) -> tuple[_Point, _Point]:
-    """Return neighbours in a doubling grid: one costs too much, the next does not."""
-    least, most = _BOUNDS["noise_multiplier"]
-    z = 1.0
-    spent = cost(z)
-    while spent > target:
-        before, z = (z, spent), 2 * z
-        if z > most:
+def _check_shares(plan: PrivacyPlan) -> None:
+    for name in _SHARES:
+        value = getattr(plan, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ConfigurationError(f"{name}={value!r} is not a count")
+        if value and not plan.mode.shared:
             raise ConfigurationError(
-                f"target_epsilon={target} needs a noise multiplier above {most}; "
-                "raise epsilon, or lower sample_rate or the number of steps"
+                f"{name}={value} does nothing in privacy mode {plan.mode}"
             )
-        spent = cost(z)
-        if spent <= target:
-            return before, (z, spent)
-    while spent <= target:
-        after, z = (z, spent), z / 2
-        if z < least:
-            raise ConfigurationError(
-                f"target_epsilon={target} needs a noise multiplier below {after[0]}, "
-                f"which costs {after[1]:.4g}; lower epsilon to that or below"
-            )
-        spent = cost(z)
-    return (z, spent), after
-
-
-def _narrow(
-    cost: Callable[[float], float], target: float, low: _Point, high: _Point
-) -> float:
-    """Close in on the target from the safe side.
-
-    False position in log-log, where the curve is almost straight: the aim lies a
-    quarter of the tolerance below the target, so that a near miss is a hit.
-    """
-    aim = math.log(target * (1 - 1.25e-4))
-    for turn in range(60):
-        if high[1] >= target * (1 - 5e-4):
-            return high[0]
-        x0, x1 = math.log(low[0]), math.log(high[0])
-        y0, y1 = math.log(low[1]) - aim, math.log(max(high[1], 1e-12)) - aim
-        share = y0 / (y0 - y1)
-        # Every third turn halves, so that a bent curve cannot hold one end still.
-        share = 0.5 if turn % 3 == 2 else min(max(share, 0.02), 0.98)
-        z = math.exp(x0 + share * (x1 - x0))
-        spent = cost(z)
-        low, high = ((z, spent), high) if spent > target else (low, (z, spent))
-    return high[0]
+    if not plan.mode.shared:
+        return
+    if plan.max_colluders < 1:
+        raise ConfigurationError(
+            "max_colluders=0: every site knows its own share of the noise, so each "
+            "one's view allows less than all shares promise; at least 1"
+        )
+    if plan.shares < 1:
+        raise ConfigurationError(
+            f"min_contributors={plan.min_contributors} less max_colluders="
+            f"{plan.max_colluders} leaves no share of noise to count on; at least 1"
+        )
+    if plan.steps_per_round != 1:
+        raise ConfigurationError(
+            f"steps_per_round={plan.steps_per_round}, must be 1 in {plan.mode}: noise "
+            "is added once a sum, so a round is one step"
+        )
+    if plan.mode is Mode.SILO and plan.sample_rate != 1:
+        raise ConfigurationError(
+            f"sample_rate={plan.sample_rate}, must be 1 in silo: every site takes part"
+        )
 
 
 def _check_number(

@@ -24,7 +24,9 @@ from fedsecure.update import Vector
 log = logging.getLogger(__name__)
 
 _MEMORY_FLOATS = 2**23
-"""Floats held at once beside the weights; speed and memory only."""
+"""Floats in and out of layers held at once; speed and memory only."""
+_GRADIENT_FLOATS = 2**25
+"""The same for engines that hold every example's gradient."""
 
 
 class GradientEngine(Protocol):
@@ -174,7 +176,7 @@ class ClippedGradients:
         """Return how many examples fit the memory, from a pass of two rows."""
         each = probe(self._module, inputs)
         if self.engine in (Engine.HOOKS, Engine.FUNCTORCH):
-            each += self._size
+            return max(1, _GRADIENT_FLOATS // (each + self._size))
         return max(1, _MEMORY_FLOATS // each)
 
     def _check_buffers(self, before: list[Tensor]) -> None:

@@ -11,8 +11,8 @@ from fedsecure.privacy.gradients.examples import squared_norms
 from fedsecure.privacy.gradients.gram import gram_norms, prefers_gram
 from fedsecure.privacy.gradients.layers import Each
 
-_BLOCK_FLOATS = 2**21
-"""Patches unfolded at once: 8 MiB stay near the processor and in malloc's heap."""
+_BLOCK_FLOATS = 2**20
+"""Patches unfolded at once: 4 MiB stay in the processor's cache and malloc's heap."""
 
 
 class ConvolutionRule:

@@ -54,11 +54,12 @@ class LinearRule:
     ) -> tuple[Tensor, Each]:
         """On vectors |a|^2 |g|^2; on sequences by the cheaper way."""
         a, g = _rows(inputs), _rows(slopes)
-        found: Each = {"bias": g.sum(1)} if "bias" in wanted else {}
+        positions, into, out = a.shape[1], a.shape[2], g.shape[2]
+        summed = g[:, 0] if positions == 1 else g.sum(1)
+        found: Each = {"bias": summed} if "bias" in wanted else {}
         squares = _sum_of_squares(found, g)
         if "weight" not in wanted:
             return squares, found
-        positions, into, out = a.shape[1], a.shape[2], g.shape[2]
         if positions == 1:
             return squares + squared_norms(a) * squared_norms(g), found
         if prefers_gram(positions, into, out):

@@ -4,10 +4,12 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from fedsecure import tables
 from fedsecure.errors import ConfigurationError, StorageError
 from fedsecure.metadata import JournalEntry, Step
 from tests.fakes import takeover
@@ -217,3 +219,50 @@ def test_forked_child_leaves_its_parents_session_alone(
     assert os.waitpid(child, 0)[1] == 0
     board.journal.append(1, [ENTRY])
     assert list(board.journal.entries("run", 0)) == [ENTRY]
+
+
+def test_server_is_found_by_its_local_socket(server: Postgresql) -> None:
+    url = f"postgresql://fed@/postgres?host={server.folder}&port={server.port}"
+    board = takeover.engine("postgresql", {"url": url, "schema": "by_socket"})
+    board.journal.append(1, [ENTRY])
+    assert list(board.journal.entries("run", 0)) == [ENTRY]
+
+
+def test_primary_is_found_among_hosts_of_which_one_is_down(server: Postgresql) -> None:
+    url = f"postgresql://fed@127.0.0.1:1,127.0.0.1:{server.port}/postgres"
+    board = takeover.engine("postgresql", {"url": url, "schema": "two_hosts"})
+    board.journal.append(1, [ENTRY])
+    assert list(board.journal.entries("run", 0)) == [ENTRY]
+
+
+def test_members_that_start_at_once_make_one_set_of_tables(
+    settings: dict[str, object],
+) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        boards = list(
+            pool.map(lambda _: takeover.engine("postgresql", settings), range(6))
+        )
+    won = [board.leases.acquire("agg", "a", 30.0) for board in boards]
+    assert sum(lease is not None for lease in won) == 1
+
+
+def test_tables_of_a_later_version_are_refused(
+    server: Postgresql, settings: dict[str, object]
+) -> None:
+    takeover.engine("postgresql", settings)
+    server.run("INSERT INTO format VALUES (2)", settings["schema"])
+    with pytest.raises(ConfigurationError, match=r"format 2, this version knows 1"):
+        takeover.engine("postgresql", settings)
+
+
+def test_tables_are_brought_forward_and_the_journal_is_kept(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = takeover.engine("postgresql", settings)
+    board.journal.append(3, [ENTRY])
+    second = "INSERT INTO format VALUES (2); ALTER TABLE head ADD COLUMN note text;"
+    monkeypatch.setattr(tables, "STEPS", (*tables.STEPS, second))
+    later = takeover.engine("postgresql", settings)
+    assert list(later.journal.entries("run", 0)) == [ENTRY]
+    found = later.journal._sessions.ask("look", "SELECT max(version) FROM format")  # type: ignore[attr-defined]
+    assert found == [(2,)]

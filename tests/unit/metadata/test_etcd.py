@@ -195,6 +195,23 @@ def test_acquisition_that_is_overtaken_by_a_term_takes_a_higher_one(
     assert lease.term == 10
 
 
+def test_leader_under_the_same_term_is_not_replaced(
+    keeper: Keeper, engine: Engine, node: Member
+) -> None:
+    # As after an operator set the term back.
+    whole = node.answers["/v3/lease/grant"]
+    held = b'{"address":"b","holder":"agg-2","term":0,"ttl":3}'
+
+    def overtaken(body: Any) -> Any:
+        keeper.kept[b"/p/leader"] = (held, 1, "7")
+        assert callable(whole)
+        return whole(body)
+
+    node.answers["/v3/lease/grant"] = overtaken
+    assert engine.leases.acquire("agg-1", "a", 3.0) is None
+    assert keeper.kept[b"/p/leader"][0] == held
+
+
 def test_lease_that_ended_is_lost(keeper: Keeper, engine: Engine) -> None:
     lease = engine.leases.acquire("agg-1", "a", 3.0)
     assert lease is not None

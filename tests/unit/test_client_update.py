@@ -14,6 +14,7 @@ from fedsecure.client_update import encrypt, open_sum, summed_values
 from fedsecure.errors import FedsecureError, NotFinite, VerificationError
 from fedsecure.he import SecretKey
 from fedsecure.keyring import KeyRing
+from fedsecure.ranges import Ranges
 from fedsecure.release import Release
 from fedsecure.running_sum import RunningSum
 from fedsecure.update import IntVector, Layout, ModelUpdate, RoundId, Vector
@@ -223,18 +224,34 @@ def test_a_sum_of_other_sites_than_named_is_not_opened(
         open_sum(runs["site-1"], release(named), body, 100)
 
 
-def test_a_wrong_tag_in_the_last_block_gives_nothing_of_the_first(
+@pytest.mark.parametrize("block", [0, 5, CHUNK_BLOCKS - 1, CHUNK_BLOCKS])
+def test_one_block_of_another_round_gives_nothing_of_the_others(
+    runs: dict[str, ClientRun], block: int
+) -> None:
+    run, packed = runs["site-1"], 30_720
+    mixed = bytearray(sealed(run, update(1)))
+    late = b"".join(encrypt(run, RoundId(RUN, 2), update(1)).chunks())
+    seeds = 40 + (CHUNK_BLOCKS + 1) * packed
+    for start, size in ((40 + block * packed, packed), (seeds + block * 64, 64)):
+        mixed[start : start + size] = late[start : start + size]
+    with pytest.raises(VerificationError, match=r"1 of 16? tags"):
+        open_sum(run, release(("site-1",)), mixed, SIZE)
+
+
+def test_ranges_by_tensor_hold_on_both_sides_of_a_chunks_edge(
     runs: dict[str, ClientRun],
 ) -> None:
-    # Block 16 of another round under blocks 0 to 15 of this one.
     run = runs["site-1"]
-    late = b"".join(encrypt(run, RoundId(RUN, 2), update(1)).chunks())
-    good = sealed(run, update(1))
-    cut, block = 40 + CHUNK_BLOCKS * 30_720, 30_720
-    mixed = good[:cut] + late[cut : cut + block] + good[cut + block : -64] + late[-64:]
-    assert len(open_sum(run, release(("site-1",)), good, SIZE)) == SIZE
-    with pytest.raises(VerificationError, match="1 of 1 tags"):
-        open_sum(run, release(("site-1",)), mixed, SIZE)
+    clip = run.plan.fixed.clip
+    ends = (10, A_CHUNK - 5, A_CHUNK + 20, SIZE)
+    bounds = (clip, clip / 64, clip / 8, clip / 2)
+    fixed = run.plan.fixed.within(Ranges(clip, ends, bounds))
+    made = update(1)
+    made.delta[:] *= clip / 100
+    body = b"".join(encrypt(run, ROUND, made, fixed=fixed).chunks())
+    opened = open_sum(run, release(("site-1",)), body, SIZE, fixed=fixed)
+    steps = fixed.quantize(made.delta).values
+    assert np.array_equal(opened, fixed.dequantize(steps))
 
 
 @pytest.mark.parametrize("size", [1, A_CHUNK, 2 * A_CHUNK + 1])

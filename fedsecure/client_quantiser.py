@@ -92,6 +92,9 @@ def agreed(run: ClientRun, after: int) -> FixedPoint:
         The ranges are not on the shelf, where they were put before the model.
     """
     fixed = run.plan.fixed
+    if run.plan.shared_noise:
+        layout = run.shelf.layout()
+        return run.plan.wholes(0 if layout is None else layout.num_parameters)
     if run.plan.encryption.range_from == "config" or not after:
         return fixed
     ranges = run.shelf.ranges(after)

@@ -15,11 +15,11 @@ from functools import partial
 import numpy as np
 
 from fedsecure import parts
-from fedsecure.ciphertext import announced_bytes
-from fedsecure.client_masks import ClientMasks, unmasking
-from fedsecure.client_quantiser import agree, agreed, residual, round_quantiser
+from fedsecure.client_masks import ClientMasks
+from fedsecure.client_quantiser import residual, round_quantiser
 from fedsecure.client_run import ClientRun, ClientRuns, Gate, Identity, Peers
-from fedsecure.client_update import encrypt, open_sum
+from fedsecure.client_sum import opened_model
+from fedsecure.client_update import encrypt
 from fedsecure.envelope import (
     Envelope,
     Head,
@@ -36,7 +36,6 @@ from fedsecure.errors import (
     PolicyRefused,
     ReleaseMissing,
     StaleTerm,
-    TagMismatch,
     VerificationError,
 )
 from fedsecure.ledger import Ledger
@@ -48,7 +47,7 @@ from fedsecure.runplan import RunPlan
 from fedsecure.shelf import Kept
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
-from fedsecure.update import Layout, ModelUpdate, RoundId, Vector
+from fedsecure.update import Layout, ModelUpdate, RoundId, Vector, model_digest
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ class ClientRound:
         after = parts.count(request.header, "after")
         layout, model = self._model_after(run, request.header)
         run.keys.of(round_id.number)  # before anything is paid for
-        reservation = self._reserve(run.plan, round_id, rows)
+        reservation = self._reserve(run.plan, round_id, layout, rows)
         return Admitted(round_id, run, after, layout, model, given, reservation)
 
     def _same_input(self, known: Kept, given: bytes) -> Kept:
@@ -207,12 +206,12 @@ class ClientRound:
         return layout, model
 
     def _reserve(
-        self, plan: RunPlan, round_id: RoundId, rows: int
+        self, plan: RunPlan, round_id: RoundId, layout: Layout, rows: int
     ) -> Reservation | None:
         if plan.privacy is None:
             return None
         plan.privacy.check_rows(rows)
-        event = plan.privacy.event()
+        event = plan.event(layout.num_parameters)
         return self._budget(plan).reserve(round_id, plan.digest, event)
 
     def _budget(self, plan: RunPlan) -> Budget:
@@ -237,7 +236,8 @@ class ClientRound:
         """
         run, plan = admitted.run, admitted.run.plan
         update = _checked_update(admitted, result)
-        self._gate.check_norm(plan, float(np.linalg.norm(update.delta)))
+        if not plan.shared_noise:  # where it is, the norm is the noise's
+            self._gate.check_norm(plan, float(np.linalg.norm(update.delta)))
         masks = self._masks.make(run, admitted.round)
         mask = None if masks is None else masks.stream
         how = round_quantiser(run, admitted.round, admitted.after, self._random)
@@ -290,30 +290,7 @@ class ClientRound:
         release = read_release(message)
         own = partial(self._sent, run, release.round)
         self._sums.open(run, release, own, self._term)
-        known = run.shelf.model(release.round.number)
-        if known is not None:
-            return known
-        before = run.shelf.model(release.after)
-        if before is None:
-            raise ReleaseMissing(f"open the release of round {release.after} first")
-        body = memoryview(message.body)
-        end = announced_bytes(body)
-        unmask = unmasking(run, release, body[end:])
-        fixed = agreed(run, release.after)
-        try:
-            step = open_sum(
-                run, release, body[:end], before.size, fixed=fixed, unmask=unmask
-            )
-        except TagMismatch:
-            # One bit a key is all a forger may learn (ENCRYPTION section 1).
-            run.keys.end(release.round.number, "a tag failed")
-            raise
-        model = np.add(before, step, out=step)  # a third model is 8 bytes a parameter
-        agree(run, release.round.number, before, model)
-        run.shelf.keep_model(release.round.number, model)
-        run.shelf.forget_models(release.after)
-        run.keys.retire(release.round.number)
-        return model
+        return opened_model(run, release, message.body)
 
     def _reveal(self, run: ClientRun, request: Verified) -> Outgoing:
         """Give this site's shares of what takes the masks off a closed round's sum."""
@@ -371,11 +348,6 @@ class ClientRound:
         log.warning("site %s refuses (%s): %s", self._me.site, code, reason)
         header: dict[str, JSON] = {"code": code, "term": self._term}
         return self._small(Kind.REFUSAL, scope, header)
-
-
-def model_digest(model: Vector) -> bytes:
-    """Return SHA-256 of a model's little-endian float64 bytes; 32 bytes."""
-    return hashlib.sha256(np.ascontiguousarray(model, dtype="<f8").data).digest()
 
 
 def _task(admitted: Admitted) -> TrainingTask:

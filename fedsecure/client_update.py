@@ -226,6 +226,8 @@ def weight_of(plan: RunPlan, fixed: FixedPoint, rows: int) -> float | None:
 
 def _mean(plan: RunPlan, fixed: FixedPoint, total: Vector, contributors: int) -> Vector:
     """Divide a sum in place: it may be as large as memory allows but once."""
+    if plan.shared_noise:  # the divisor is public and in the unit already
+        return total
     if not plan.max_rows:
         total /= contributors
         return total

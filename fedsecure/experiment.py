@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from fedsecure import registry
 from fedsecure.access.kit import read_kit
 from fedsecure.access.roster import Role, Roster
-from fedsecure.accounting import Relation, enforced_with, guarantee
+from fedsecure.accounting import enforced_with, guarantee
 from fedsecure.backends import Backend, Event, Job, Outcome
 from fedsecure.checkpoint.replicate import shared_devices
 from fedsecure.composition import shown
@@ -25,7 +25,8 @@ from fedsecure.learning.datasets import SiteData, load_pooled, load_site
 from fedsecure.learning.training import central_training
 from fedsecure.ledger import verify_ledger
 from fedsecure.notes import data_notes, run_notes
-from fedsecure.privacy.plan import Mode, PrivacyPlan, calibrate, check_delta
+from fedsecure.planning import encryption_section, event_of, private_plan
+from fedsecure.privacy.plan import Mode, PrivacyPlan, check_delta
 from fedsecure.provision.kits import provision, write_policy
 from fedsecure.report import write_report
 from fedsecure.summary import Digest, digest
@@ -78,7 +79,7 @@ def _announced(config: RunConfig, plan: Mapping[str, JSON]) -> Event:
     epsilons: list[JSON] = []
     if privacy is not None:
         for number in range(1, federation.rounds + 1):
-            spent = [privacy.event(number)]
+            spent = [event_of(privacy, number)]
             name = enforced_with(spent)
             cost = guarantee(name, privacy.relation, spent, privacy.delta)
             epsilons.append(cost.epsilon)
@@ -132,7 +133,15 @@ def make_plan(
             "more or ask for fewer"
         )
     cohort: list[JSON] = list(sites[:wanted])
+    privacy = private_plan(config)
+    settings: dict[str, JSON] = {
+        "seed": config.seed,
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude={"device"}),
+        "privacy": privacy.document(),
+    }
     return {
+        **settings,
         "format": 1,
         "federation": roster.federation,
         "run": f"run-{uuid.uuid4().hex[:12]}",
@@ -142,48 +151,10 @@ def make_plan(
         "sites": cohort,
         "custodians": cohort,
         "min_contributors": config.federation.quorum,
-        "seed": config.seed,
         "metrics": config.privacy.metrics,
         "max_rows": _max_rows(config, parts),
-        "model": config.model.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json", exclude={"device"}),
-        "privacy": private_plan(config).document(),
-        "encryption": config.encryption.document(
-            wanted,
-            config.federation.quorum,
-            private=config.privacy.mode != "none",
-        ),
+        "encryption": encryption_section(config, privacy, parts, settings),
     }
-
-
-def private_plan(config: RunConfig) -> PrivacyPlan:
-    """Return the privacy plan, its noise calibrated if an epsilon was asked for.
-
-    Calibrated with `pld`: `example_local` is the continuous path (PRIVACY section 6).
-    """
-    asked, rounds = config.privacy, config.federation.rounds
-    if asked.mode == "none":
-        return PrivacyPlan(Mode.NONE)
-    noise = asked.noise_multiplier
-    if noise is None and asked.target_epsilon is not None:
-        noise = calibrate(
-            asked.target_epsilon,
-            asked.delta,
-            asked.sample_rate,
-            asked.steps_per_round * rounds,
-            Relation.ADD_OR_REMOVE_ONE,
-            registry.load("accounting", "pld").create,
-        )
-    return PrivacyPlan(
-        Mode(asked.mode),
-        clip_norm=asked.clip_norm,
-        noise_multiplier=noise or 0.0,
-        sample_rate=asked.sample_rate,
-        steps_per_round=asked.steps_per_round,
-        rounds=rounds,
-        delta=asked.delta,
-        divisor=asked.divisor or 0.0,
-    )
 
 
 def _simulated(config: RunConfig) -> list[SiteData]:

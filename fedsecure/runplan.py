@@ -7,13 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedsecure.accounting import PrivacyEvent
 from fedsecure.encoding import Profile
 from fedsecure.encryption import MAX_SITES, EncryptionPlan, read_encryption
 from fedsecure.errors import ConfigurationError
+from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.quantiser import FixedPoint
 from fedsecure.release import plan_digest
 from fedsecure.trainer import JSON
+from fedsecure.wholes import Wholes
 
 FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -58,7 +61,8 @@ class RunPlan:
     metrics : str
         "none" or "plain": whether loss and accuracy leave the site.
     settings : Mapping
-        The sections model, train, privacy and seed, for the training code.
+        The sections model, train, privacy and seed, for the training code; and "grid",
+        what shared noise is sized by, where it is.
     privacy : PrivacyPlan or None
         None in mode `none`.
     encryption : EncryptionPlan
@@ -101,6 +105,54 @@ class RunPlan:
         """How floats become integers in the first round."""
         return self.encryption.fixed
 
+    @property
+    def shared_noise(self) -> bool:
+        """Whether sites add shares of one noise, on an integer grid."""
+        return self.privacy is not None and self.privacy.mode.shared
+
+    def lattice(self, dimension: int) -> Lattice:
+        """Return the grid of shared noise; ConfigurationError if there is none."""
+        if self.privacy is None or not self.shared_noise:
+            raise ConfigurationError(f"run {self.run} has no shared noise")
+        return Lattice.of(
+            self.privacy, dimension, self.profile.field_bits, len(self.sites)
+        )
+
+    def wholes(self, dimension: int) -> Wholes:
+        """Return what takes a sum on the grid to a step of the model.
+
+        Minus the learning rate over the public divisor for a sum of gradients; one over
+        it for a sum of updates, which are steps already.
+        """
+        lattice, privacy = self.lattice(dimension), self.privacy
+        if privacy is None:
+            raise ConfigurationError(f"run {self.run} has no shared noise")
+        rate = 1.0 if privacy.mode is Mode.SILO else -self._learning_rate()
+        unit = rate / (lattice.steps * privacy.divisor)
+        fixed = self.fixed
+        return Wholes(fixed.clip, fixed.bits, fixed.max_contributors, None, unit)
+
+    def event(self, dimension: int) -> PrivacyEvent:
+        """Return what one round does to a site's data, in the accountant's words.
+
+        Raises
+        ------
+        ConfigurationError
+            In privacy mode none.
+        """
+        if self.privacy is None:
+            raise ConfigurationError(f"run {self.run} is in privacy mode none")
+        if self.shared_noise:
+            return self.lattice(dimension).event(self.privacy)
+        return self.privacy.event()
+
+    def _learning_rate(self) -> float:
+        train = self.settings["train"]
+        rate = train.get("learning_rate") if isinstance(train, Mapping) else None
+        if isinstance(rate, bool) or not isinstance(rate, int | float):
+            raise ConfigurationError(f"train.learning_rate={rate!r} is not a number")
+        return float(rate)
+
 
 def read_plan(document: Mapping[str, JSON]) -> RunPlan:
     """Return the plan that `document` describes.
@@ -123,7 +175,15 @@ def read_plan(document: Mapping[str, JSON]) -> RunPlan:
         least,
         private=privacy is not None,
     )
-    settings = {k: document[k] for k in ("model", "train", "privacy", "seed")}
+    settings: dict[str, JSON] = {
+        k: document[k] for k in ("model", "train", "privacy", "seed")
+    }
+    if privacy is not None and privacy.mode.shared:
+        _check_shared(document, privacy, least)
+        settings["grid"] = {
+            "field_bits": encryption.profile.field_bits,
+            "sites": len(sites),
+        }
     return RunPlan(
         federation=_text(document, "federation"),
         run=_name(document, "run"),
@@ -147,6 +207,23 @@ def _privacy(section: Mapping[str, JSON]) -> PrivacyPlan | None:
     if section.get("mode") == Mode.NONE:
         return None
     return PrivacyPlan.from_document(section)
+
+
+def _check_shared(
+    document: Mapping[str, JSON], privacy: PrivacyPlan, least: int
+) -> None:
+    """Refuse a plan whose sum is not the one the noise was shared for."""
+    if privacy.min_contributors != least:
+        raise ConfigurationError(
+            f"privacy.min_contributors={privacy.min_contributors}, the run's is "
+            f"{least}: noise is shared for the sites a sum needs"
+        )
+    train = _section(document, "train")
+    if privacy.mode is not Mode.SILO and train.get("momentum", 0.0) != 0:
+        raise ConfigurationError(
+            f"train.momentum={train['momentum']!r}, must be 0 where a round is one "
+            "step: sites keep no velocity between rounds"
+        )
 
 
 def _max_rows(document: Mapping[str, JSON]) -> int:

@@ -118,7 +118,9 @@ class TrainConfig(Section):
 class PrivacyConfig(Section):
     """What is promised about the rows."""
 
-    mode: Literal["none", "example_local"] = "none"
+    mode: Literal[
+        "none", "example_distributed", "user_distributed", "example_local", "silo"
+    ] = "none"
     target_epsilon: Positive | None = None
     noise_multiplier: Positive | None = None
     clip_norm: Positive = 1.0
@@ -126,7 +128,17 @@ class PrivacyConfig(Section):
     steps_per_round: Count = 10
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     divisor: Positive | None = None
+    max_colluders: Count = 1
     metrics: Literal["none", "plain"] = "plain"
+
+    @model_validator(mode="after")
+    def _one_step(self) -> Self:
+        if self.mode not in {"none", "example_local"} and self.steps_per_round != 1:
+            raise ValueError(
+                f"privacy.steps_per_round={self.steps_per_round}, must be 1 with mode "
+                f"{self.mode}: a round is one step; set federation.rounds instead"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_noise(self) -> Self:

@@ -15,10 +15,18 @@ from fedsecure.learning.models import build
 from fedsecure.learning.sitedata import SiteData
 from fedsecure.learning.trainsettings import TrainSettings, read_seed
 from fedsecure.privacy.engine import PrivateEngine
-from fedsecure.privacy.mechanism import RandomSource
+from fedsecure.privacy.lattice import Lattice
+from fedsecure.privacy.mechanism import RandomSource, clip_factors
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.trainer import JSON, TrainingResult, TrainingTask
-from fedsecure.update import Layout, ModelUpdate, RoundId, Vector, flatten
+from fedsecure.update import (
+    IntVector,
+    Layout,
+    ModelUpdate,
+    RoundId,
+    Vector,
+    flatten,
+)
 
 __all__ = ["LocalTrainer", "SystemRandom", "central_training"]
 
@@ -122,7 +130,13 @@ class LocalTrainer:
             if not task.train:
                 return TrainingResult(None, metrics, 0)
             buffers = [b.clone() for b in model.buffers()]
-            steps = self._train(model, train_x, train_y, task, train)
+            privacy = _privacy(task.settings)
+            if privacy.mode.shared:
+                whole = self._contribute(model, train_x, train_y, task, train, privacy)
+                _check_buffers(model, buffers)
+                update = ModelUpdate(task.layout, whole.astype(np.float64), self.rows())
+                return TrainingResult(update, metrics, privacy.steps_per_round)
+            steps = self._train(model, train_x, train_y, task, train, privacy)
             _check_buffers(model, buffers)
             layout, after = _flat(model)
         # From the model as float32 holds it: no training is no update, exactly.
@@ -136,28 +150,61 @@ class LocalTrainer:
         y: Tensor,
         task: TrainingTask,
         t: TrainSettings,
+        privacy: PrivacyPlan,
     ) -> int:
         """Train in place; return the noisy steps taken."""
-        privacy = task.settings.get("privacy", {})
-        if not isinstance(privacy, Mapping):
-            raise ConfigurationError("plan section privacy is not a mapping")
-        loss = LOSSES[self._data.task]
-        if privacy.get("mode", Mode.NONE) == Mode.NONE:
-            words = [read_seed(task.settings), task.round.number, self._index]
-            torch.manual_seed(_word(words))  # for dropout and the like
-            _plain(model, x, y, loss, t, np.random.default_rng(words))
+        if privacy.mode is Mode.NONE:
+            self._plainly(model, x, y, task, t)
             return 0
+        with self._engine(model, privacy, t) as engine:
+            return engine.train_round(x, y)
+
+    def _contribute(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        task: TrainingTask,
+        t: TrainSettings,
+        privacy: PrivacyPlan,
+    ) -> IntVector:
+        """Return the site's integers of one shared step; where it clamps stays here."""
+        lattice = _lattice(task, privacy)
+        if privacy.mode is Mode.SILO:
+            before = _flat(model)[1]
+            self._plainly(model, x, y, task, t)
+            delta = _flat(model)[1] - before
+            norms = np.array([np.linalg.norm(delta)])
+            factor = clip_factors(norms, privacy.clip_norm)[0]
+            return lattice.contribute(factor * np.nan_to_num(delta), self._source)[0]
+        with self._engine(model, privacy, t) as engine:
+            return engine.contribute(x, y, lattice)[0]
+
+    def _plainly(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        task: TrainingTask,
+        t: TrainSettings,
+    ) -> None:
+        words = [read_seed(task.settings), task.round.number, self._index]
+        torch.manual_seed(_word(words))  # for dropout and the like
+        loss = LOSSES[self._data.task]
+        _plain(model, x, y, loss, t, np.random.default_rng(words))
+
+    def _engine(
+        self, model: nn.Module, privacy: PrivacyPlan, t: TrainSettings
+    ) -> PrivateEngine:
         torch.seed()  # whatever is drawn beside sample and noise is no secret
-        plan = PrivacyPlan.from_document(privacy)
-        with PrivateEngine(
+        return PrivateEngine(
             model,
-            plan,
-            loss,
+            privacy,
+            LOSSES[self._data.task],
             self._source,
             learning_rate=t.learning_rate,
             momentum=t.momentum,
-        ) as engine:
-            return engine.train_round(x, y)
+        )
 
     def _build(self, settings: Mapping[str, JSON]) -> nn.Module:
         section = settings.get("model", {})
@@ -239,6 +286,24 @@ def _plain(
             mean = loss(model(x[batch]), y[batch]).mean()
             mean.backward()  # type: ignore[no-untyped-call]
             sgd.step()
+
+
+def _privacy(settings: Mapping[str, JSON]) -> PrivacyPlan:
+    section = settings.get("privacy", {})
+    if not isinstance(section, Mapping):
+        raise ConfigurationError("plan section privacy is not a mapping")
+    if section.get("mode", Mode.NONE) == Mode.NONE:
+        return PrivacyPlan(Mode.NONE)
+    return PrivacyPlan.from_document(section)
+
+
+def _lattice(task: TrainingTask, privacy: PrivacyPlan) -> Lattice:
+    """Return the grid that all sites share, by the plan and the model's size."""
+    grid = task.settings.get("grid")
+    if not isinstance(grid, Mapping):
+        raise ConfigurationError("the plan's settings have no grid for shared noise")
+    bits, sites = int(str(grid["field_bits"])), int(str(grid["sites"]))
+    return Lattice.of(privacy, task.layout.num_parameters, bits, sites)
 
 
 def _flat(model: nn.Module) -> tuple[Layout, Vector]:

@@ -30,7 +30,7 @@ DEMO_RULES: Mapping[str, object] = {
     "datasets": ["digits", "breast-cancer", "csv", "object"],
     "schemes": ["bfv"],
     "privacy": {
-        "modes": ["none", "example_local"],
+        "modes": ["none", "example_distributed", "example_local"],
         "min_noise_multiplier": 0.3,
         "max_epsilon": 10.0,
         "delta": 1e-5,

@@ -173,7 +173,7 @@ def test_training_before_reserving_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     reserve, protect = ClientRound._reserve, ClientRound.protect
 
     def late(self: ClientRound, admitted: Admitted, result: TrainingResult) -> Kept:
-        paid = reserve(self, admitted.run.plan, admitted.round, 50)
+        paid = reserve(self, admitted.run.plan, admitted.round, admitted.layout, 50)
         return protect(self, replace(admitted, reservation=paid), result)
 
     monkeypatch.setattr(ClientRound, "_reserve", lambda *_: None)

@@ -1,0 +1,53 @@
+"""A release becomes the next model: unmask, decrypt, check tags, add, keep."""
+
+from fedsecure.ciphertext import announced_bytes
+from fedsecure.client_masks import unmasking
+from fedsecure.client_quantiser import agree, agreed
+from fedsecure.client_run import ClientRun
+from fedsecure.client_update import open_sum
+from fedsecure.errors import ReleaseMissing, TagMismatch
+from fedsecure.outgoing import Bytes
+from fedsecure.release import Release
+from fedsecure.update import Vector
+
+
+def opened_model(run: ClientRun, release: Release, body: Bytes) -> Vector:
+    """Return the model after a release that may be opened; kept before it is used.
+
+    Parameters
+    ----------
+    body : Bytes
+        The encrypted sum, and behind it what takes its masks off.
+
+    Raises
+    ------
+    ReleaseMissing
+        The model it builds on is not here.
+    TagMismatch
+        The sum is not of exactly the participants' updates: its key has ended.
+    VerificationError
+        Another key or size.
+    """
+    known = run.shelf.model(release.round.number)
+    if known is not None:
+        return known
+    before = run.shelf.model(release.after)
+    if before is None:
+        raise ReleaseMissing(f"open the release of round {release.after} first")
+    model = before + _step(run, release, memoryview(body), before.size)
+    agree(run, release.round.number, before, model)
+    run.shelf.keep_model(release.round.number, model)
+    run.shelf.forget_models(release.after)
+    run.keys.retire(release.round.number)
+    return model
+
+
+def _step(run: ClientRun, release: Release, body: memoryview, size: int) -> Vector:
+    end, fixed = announced_bytes(body), agreed(run, release.after)
+    unmask = unmasking(run, release, body[end:])
+    try:
+        return open_sum(run, release, body[:end], size, fixed=fixed, unmask=unmask)
+    except TagMismatch:
+        # One bit a key is all a forger may learn (ENCRYPTION section 1).
+        run.keys.end(release.round.number, "a tag failed")
+        raise

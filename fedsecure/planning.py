@@ -1,0 +1,133 @@
+"""A configuration's privacy and encryption sections of a plan: noise and fields chosen.
+
+What a site reads is `runplan`; this is the other end, where a run is designed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fedsecure import registry
+from fedsecure.accounting import PrivacyEvent, Relation
+from fedsecure.config import RunConfig
+from fedsecure.encoding import profile
+from fedsecure.errors import ConfigurationError
+from fedsecure.learning.sitedata import SiteData
+from fedsecure.learning.training import LocalTrainer
+from fedsecure.privacy.calibration import calibrate, calibrate_event
+from fedsecure.privacy.lattice import Lattice
+from fedsecure.privacy.plan import Mode, PrivacyPlan
+from fedsecure.update import JSON
+
+MOST_INFLATION = 0.02
+"""Noise that narrow fields may cost before wide ones are taken (ENCRYPTION section 5).
+"""
+_FINE = 1e4
+
+
+def private_plan(config: RunConfig) -> PrivacyPlan:
+    """Return the privacy plan, its noise calibrated if an epsilon was asked for.
+
+    With the accountant it is enforced with: `pld` for local noise, which is continuous
+    to all digits, `rdp` at whole orders for shared noise (PRIVACY section 6).
+    """
+    asked, rounds = config.privacy, config.federation.rounds
+    if asked.mode == "none":
+        return PrivacyPlan(Mode.NONE)
+    mode = Mode(asked.mode)
+    plan = PrivacyPlan(
+        mode,
+        clip_norm=asked.clip_norm,
+        noise_multiplier=asked.noise_multiplier or 1.0,
+        sample_rate=asked.sample_rate,
+        steps_per_round=asked.steps_per_round,
+        rounds=rounds,
+        delta=asked.delta,
+        divisor=asked.divisor or 0.0,
+        min_contributors=config.federation.quorum if mode.shared else 0,
+        max_colluders=asked.max_colluders if mode.shared else 0,
+    )
+    if asked.target_epsilon is None:
+        return plan
+    return replace(plan, noise_multiplier=_calibrated(plan, asked.target_epsilon))
+
+
+def _calibrated(plan: PrivacyPlan, target: float) -> float:
+    relation = Relation.ADD_OR_REMOVE_ONE
+    if plan.mode.shared:
+        rdp = registry.load("accounting", "rdp").create
+        return calibrate_event(
+            target,
+            plan.delta,
+            relation,
+            rdp,
+            lambda z: event_of(replace(plan, noise_multiplier=z), plan.rounds),
+        )
+    return calibrate(
+        target,
+        plan.delta,
+        plan.sample_rate,
+        plan.steps_per_round * plan.rounds,
+        relation,
+        registry.load("accounting", "pld").create,
+    )
+
+
+def event_of(plan: PrivacyPlan, rounds: int) -> PrivacyEvent:
+    """Return what `rounds` rounds cost, before the model's size is known.
+
+    For shared noise on a grid much finer than the noise, which every lattice is: at two
+    grid steps a share the size changes epsilon in the ninth digit (PRIVACY section 6).
+    """
+    if not plan.mode.shared:
+        return plan.event(rounds)
+    return PrivacyEvent.of_shares(
+        plan.noise_multiplier,
+        plan.sample_rate,
+        plan.steps_per_round * rounds,
+        plan.shares,
+        _FINE,
+        1,
+    )
+
+
+def encryption_section(
+    config: RunConfig,
+    privacy: PrivacyPlan,
+    parts: Sequence[SiteData],
+    settings: Mapping[str, JSON],
+) -> dict[str, JSON]:
+    """Return the plan's section on encryption, with fields that hold the noise.
+
+    Parameters
+    ----------
+    parts : sequence of SiteData
+        Of the sites, where a simulation has them; empty: the model's size is not known,
+        and the widest fields are taken.
+
+    Raises
+    ------
+    ConfigurationError
+        The fields asked for do not hold the noise.
+    """
+    federation, chosen = config.federation, config.encryption
+    private = privacy.mode is not Mode.NONE
+    if privacy.mode.shared and chosen.profile is None:
+        name = _narrowest(privacy, parts, settings, federation.sites)
+        chosen = chosen.model_copy(update={"profile": name})
+    return chosen.document(federation.sites, federation.quorum, private=private)
+
+
+def _narrowest(
+    privacy: PrivacyPlan,
+    parts: Sequence[SiteData],
+    settings: Mapping[str, JSON],
+    sites: int,
+) -> str:
+    if not parts:
+        return "wide"
+    size = LocalTrainer(parts[0]).initial(settings)[0].num_parameters
+    try:
+        grid = Lattice.of(privacy, size, profile("20").field_bits, sites)
+    except ConfigurationError:
+        return "wide"
+    return "20" if grid.inflation() <= MOST_INFLATION else "wide"

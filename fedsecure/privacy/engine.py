@@ -33,8 +33,8 @@ class PrivateEngine:
     """Steps a module by the plan; the module's trainable weights are all it changes.
 
     The module must treat the examples of a batch, its first dimension, apart from each
-    other. BatchNorm and the like are refused; a module that mixes examples by hand
-    cannot be told from outside and makes epsilon void.
+    other, or epsilon is void. BatchNorm and the like are refused; mixing by hand is
+    refused where two rows, tried before the first step, show it.
 
     Parameters
     ----------

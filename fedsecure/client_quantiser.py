@@ -5,7 +5,6 @@ the model after it is: where a model lies on the shelf, the ranges of the rounds
 build on it do too, and the model before may go (ENCRYPTION.md section 6).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +15,6 @@ from fedsecure.quantiser import FixedPoint
 from fedsecure.ranges import FLOOR, Ranges
 from fedsecure.residual import Carry, Residual
 from fedsecure.update import RoundId, Vector
-
-_SEED_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +36,13 @@ class RoundQuantiser:
     carry: Carry | None = None
 
 
-def round_quantiser(
-    run: ClientRun, round_id: RoundId, after: int, random: Callable[[int], bytes]
-) -> RoundQuantiser:
+def round_quantiser(run: ClientRun, round_id: RoundId, after: int) -> RoundQuantiser:
     """Return the quantiser of a round that is encoded now, for the first time.
 
     Parameters
     ----------
     after : int
         The round whose model the round builds on.
-    random : callable
-        n -> n bytes of the system's generator: a fresh seed for each try, so that a
-        try that died tells nothing of the next.
 
     Raises
     ------
@@ -69,7 +61,10 @@ def round_quantiser(
         )
     rng = None
     if chosen.rounding == "stochastic":
-        rng = np.random.default_rng(int.from_bytes(random(_SEED_BYTES), "little"))
+        # Of plan, round and site: a run that is repeated ends in the same bits, and no
+        # claim of privacy rests on this chance (`FixedPoint.quantize`).
+        place = run.plan.sites.index(run.site)
+        rng = np.random.default_rng([run.plan.seed, round_id.number, place])
     carry = residual(run).begin(round_id.number) if chosen.error_feedback else None
     return RoundQuantiser(agreed(run, after), rng, carry)
 

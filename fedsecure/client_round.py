@@ -104,7 +104,6 @@ class ClientRound:
         self._gate = gate
         self._ledger = ledger
         self._budgets = budgets
-        self._random = random
         self._max_bytes = max_bytes
         self._runs = ClientRuns(
             me, peers, gate, ledger, store, random, max_bytes=max_bytes
@@ -240,7 +239,7 @@ class ClientRound:
             self._gate.check_norm(plan, float(np.linalg.norm(update.delta)))
         masks = self._masks.make(run, admitted.round)
         mask = None if masks is None else masks.stream
-        how = round_quantiser(run, admitted.round, admitted.after, self._random)
+        how = round_quantiser(run, admitted.round, admitted.after)
         sealed = encrypt(
             run,
             admitted.round,

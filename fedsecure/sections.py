@@ -16,8 +16,8 @@ from pydantic import (
 from fedsecure.update import JSON
 
 MAX_SITES = 93
-PLAIN_PROFILE, PRIVATE_PROFILE = "20", "20"
-"""The default without and with an epsilon claimed."""
+PLAIN_PROFILE, PRIVATE_PROFILE = "8", "20"
+"""The default without and with an epsilon claimed (experiments/utility)."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 

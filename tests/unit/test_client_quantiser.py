@@ -12,7 +12,6 @@ from fedsecure.residual import Residual
 from fedsecure.update import RoundId, Vector
 from tests.fakes.federation import RUN, Federation
 from tests.fakes.quantising import Quantising
-from tests.fakes.randomness import Stream
 
 ME = "site-2"
 BEFORE, AFTER = np.zeros(9), np.full(9, 0.01)
@@ -95,16 +94,19 @@ def test_ranges_from_the_configuration_keep_nothing() -> None:
     assert agreed(run, 4) is run.plan.fixed
 
 
-def test_each_try_rounds_by_a_fresh_seed() -> None:
+def test_a_repeated_run_rounds_alike_and_no_two_rounds_or_sites_do() -> None:
     federation = Quantising(rounding="stochastic")
     federation.lead()
-    random = Stream("system").bytes
-    made = [
-        round_quantiser(run_of(federation), RoundId(RUN, 5), 4, random).rng
-        for _ in range(2)
-    ]
-    one, two = (rng.random() for rng in made if rng is not None)
-    assert one != two
+    first = federation.sites["site-1"].half()._runs.get(RUN)
+    other = federation.sites["site-2"].half()._runs.get(RUN)
+
+    def chance(run: ClientRun, number: int) -> float:
+        rng = round_quantiser(run, RoundId(RUN, number), 4).rng
+        assert rng is not None
+        return float(rng.random())
+
+    assert chance(first, 5) == chance(first, 5)
+    assert len({chance(first, 5), chance(first, 6), chance(other, 5)}) == 3
 
 
 def test_residual_goes_when_the_run_is_over() -> None:
@@ -133,12 +135,12 @@ def test_chance_and_feedback_are_refused_with_privacy_on(
     encryption = replace(run.plan.encryption, **change)  # type: ignore[arg-type]
     run.plan = replace(run.plan, encryption=encryption)
     with pytest.raises(PolicyRefused, match="must be nearest and false"):
-        round_quantiser(run, RoundId(RUN, 3), 2, Stream("x").bytes)
+        round_quantiser(run, RoundId(RUN, 3), 2)
 
 
 def test_private_site_rounds_to_the_nearest_and_carries_nothing() -> None:
     federation = Federation()
     federation.lead()
     run = run_of(federation)
-    how = round_quantiser(run, RoundId(RUN, 3), 2, Stream("x").bytes)
+    how = round_quantiser(run, RoundId(RUN, 3), 2)
     assert (how.rng, how.carry) == (None, None)

@@ -111,11 +111,13 @@ class Weed:
 
     def pause(self) -> None:
         """Stop it where it is; it holds its connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
+        self._running().send_signal(signal.SIGSTOP)
+        # The signal is only sent: until the last thread has stopped it may answer.
+        os.waitid(os.P_PID, self._running().pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """Let it go on."""
-        self._signal(signal.SIGCONT)
+        self._running().send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it by SIGKILL; its folder stays."""
@@ -124,9 +126,10 @@ class Weed:
             self._process.wait()
             self._process = None
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("weed is not running")
+        return self._process
 
     def _wait(self) -> None:
         end = time.monotonic() + PATIENCE

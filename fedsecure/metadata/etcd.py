@@ -43,7 +43,7 @@ from fedsecure.metadata import (
 from fedsecure.trial import seconds
 
 FORMAT = b"1"
-TIMEOUT = 2.0
+TIMEOUT = 1.5
 MAX_SKEW = 5.0
 MAX_ENTRIES = 60  # etcd takes 128 operations in one transaction, an entry is two
 MAX_BYTES = 1_400_000  # and 1.5 MiB, with keys
@@ -310,7 +310,7 @@ def create(settings: Mapping[str, object]) -> Engine:
     ----------
     settings : Mapping
         ``endpoints`` (list of urls, every member); ``prefix`` ("/fedsecure/");
-        ``ca_cert``, ``cert``, ``key`` (paths; the key of mode 0600); ``timeout`` (2 s,
+        ``ca_cert``, ``cert``, ``key`` (paths; the key of mode 0600); ``timeout`` (1.5 s,
         of one question to all members); ``max_skew`` (5 s, between the clocks);
         ``insecure_plain`` (false: TLS to other machines); ``trial`` (true; false for
         whoever only looks: an operator wants to see a sick cluster too).

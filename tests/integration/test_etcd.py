@@ -35,7 +35,7 @@ def settings(cluster: Etcd) -> dict[str, object]:
     return {
         "endpoints": cluster.endpoints,
         "prefix": f"/{uuid.uuid4().hex}/",
-        "timeout": 1.5,
+        "timeout": 3.0,
     }
 
 
@@ -114,7 +114,7 @@ def test_every_question_to_a_stopped_cluster_ends_in_time(
         settings,
         lambda: _pause(cluster),
         lambda: _resume(cluster),
-        limit=3.0,
+        limit=6.0,
     )
 
 

@@ -31,7 +31,7 @@ def server() -> Iterator[Postgresql]:
 
 @pytest.fixture
 def settings(server: Postgresql) -> dict[str, object]:
-    return {"url": server.url, "schema": f"s{uuid.uuid4().hex}", "timeout": 1.0}
+    return {"url": server.url, "schema": f"s{uuid.uuid4().hex}", "timeout": 2.0}
 
 
 def test_killed_leader_is_followed_after_its_ttl(settings: dict[str, object]) -> None:
@@ -49,7 +49,7 @@ def test_leader_stopped_amid_its_writes_is_followed_and_fenced(
 
 def test_lease_that_is_renewed_is_nobody_elses(settings: dict[str, object]) -> None:
     board = takeover.engine("postgresql", settings)
-    lease = board.leases.acquire("agg-1", "a", 0.6)
+    lease = board.leases.acquire("agg-1", "a", 1.5)
     assert lease is not None
     takeover.outlived(board, lease)
 
@@ -62,7 +62,7 @@ def test_every_question_to_a_stopped_server_ends_in_time(
     server: Postgresql, settings: dict[str, object]
 ) -> None:
     takeover.silent_server(
-        "postgresql", settings, server.process.pause, server.process.resume, limit=4.0
+        "postgresql", settings, server.process.pause, server.process.resume, limit=5.0
     )
 
 
@@ -121,7 +121,7 @@ def test_transaction_left_open_by_others_is_waited_for_within_bounds(
         start = time.monotonic()
         with pytest.raises(StorageError, match="timeout"):
             board.journal.append(1, [ENTRY])
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 5
         other.rollback()
     board.journal.append(1, [ENTRY])
 

@@ -64,7 +64,12 @@ def summarised(problem: str, results: dict[Arm, list[dict[str, float]]]) -> list
 
 def supported(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Return, for each way, the smallest profile that loses at most 0.2 everywhere."""
-    return {Arm("8", *way).way: _smallest(rows, Arm("8", *way)) for way in WAYS}
+    tried = {row["way"] for row in rows}
+    return {
+        Arm("8", *way).way: _smallest(rows, Arm("8", *way))
+        for way in WAYS
+        if Arm("8", *way).way in tried
+    }
 
 
 def _smallest(rows: Sequence[dict[str, Any]], way: Arm) -> str:
@@ -96,9 +101,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             )
         axis.axvline(ALLOWED, color="black", lw=0.8, ls="--")
         axis.set_yticks(range(len(names)), names)
-        axis.invert_yaxis()
         axis.set_title(model)
         axis.set_xlabel("points of accuracy lost against fp32")
+    axes[0][0].invert_yaxis()  # shared
     axes[0][-1].legend(frameon=False, loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=130)

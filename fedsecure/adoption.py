@@ -21,9 +21,9 @@ from fedsecure.access.kit import Kit, read_kit
 from fedsecure.assembly.aggregator import (
     Surroundings,
     build_strategy,
-    local_stores,
 )
 from fedsecure.assembly.node import build_round, fingerprint
+from fedsecure.assembly.places import open_engine, open_stores
 from fedsecure.config import AggregatorConfig
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import AlreadyExists, ConfigurationError
@@ -117,8 +117,8 @@ class Federation:
             quorum=1,
         )
         around = Surroundings(
-            registry.load("metadata", "embedded").create({"path": config.lease}),
-            local_stores(config),
+            open_engine(config),
+            open_stores(config),
             kit.state,
             lambda grid: rollcall(grid, len(self.sites)),
             Timing(poll=0.02, retry=0.2),

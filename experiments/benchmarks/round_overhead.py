@@ -268,8 +268,8 @@ class Rig:
             Surroundings,
             aggregator_config,
             build_strategy,
-            local_stores,
         )
+        from fedsecure.assembly.places import open_stores
         from fedsecure.flower.link import site_nodes
         from fedsecure.flower.post import Timing
 
@@ -278,7 +278,7 @@ class Rig:
             registry.load("metadata", "embedded").create(
                 {"path": self.scratch / "lease"}
             ),
-            local_stores(config),
+            open_stores(config),
             self.scratch / "agg",
             directory or (lambda grid: lambda: site_nodes(grid, keys)),
             Timing(poll=0.01, retry=0.05),

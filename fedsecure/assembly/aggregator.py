@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedsecure import registry
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
+from fedsecure.assembly.places import open_engine, open_stores
 from fedsecure.assembly.section import read_section
 from fedsecure.assembly.wish import WishFile
-from fedsecure.checkpoint.replicate import Replicas, shared_devices
+from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
 from fedsecure.config import AggregatorConfig, RunConfig
@@ -75,7 +75,7 @@ def build_strategy(
     """
     kit.require(Role.AGGREGATOR)
     replicas = Replicas(around.stores, config.quorum)
-    replicas.probe()
+    replicas.probe(kit.roster.federation)
     clock = SystemClock()
     roster = kit.roster
     keys = {m.name: m.signing for m in roster.of(Role.AGGREGATOR)}
@@ -116,8 +116,8 @@ def from_run_config(run_config: Mapping[str, object]) -> SecureFedAvg:
     config = read_config(kit)
     keys = {m.supernode.encode(): m.name for m in kit.roster.of(Role.SITE)}
     around = Surroundings(
-        registry.load("metadata", "embedded").create({"path": config.lease}),
-        local_stores(config),
+        open_engine(config),
+        open_stores(config),
         kit.state,
         lambda grid: lambda: site_nodes(grid, keys),
     )
@@ -160,9 +160,10 @@ def aggregator_config(
         deadline=config.federation.deadline,
         lease=str(folder / "lease"),
         ttl=config.lease.ttl,
-        stores=store.paths or default,
+        stores=[*store.buckets] or [*(store.paths or default)],
         quorum=store.quorum,
         require_distinct_devices=store.require_distinct_devices,
+        engine=config.lease,
     )
 
 
@@ -200,25 +201,6 @@ def read_terms(config: AggregatorConfig, roster: Roster) -> Terms:
         )
     except KeyError as missing:
         raise ConfigurationError(f"the plan has no field {missing}") from missing
-
-
-def local_stores(config: AggregatorConfig) -> tuple[tuple[str, Store], ...]:
-    """Return the checkpoint folders of a configuration as stores.
-
-    Raises
-    ------
-    ConfigurationError
-        Two of them on one device although `require_distinct_devices` is set.
-    """
-    paths = [Path(path) for path in config.stores]
-    shared = shared_devices(paths)
-    if shared and config.require_distinct_devices:
-        raise ConfigurationError(
-            f"stores {shared[0][0]} and {shared[0][1]} are on one device: one disk "
-            "would lose both; move one or unset store.require_distinct_devices"
-        )
-    plug = registry.load("stores", "local")
-    return tuple((str(path), plug.create({"path": path})) for path in paths)
 
 
 def refuse_sight() -> None:

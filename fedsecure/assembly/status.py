@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from fedsecure import registry
 from fedsecure.access.kit import read_kit
 from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import read_config, read_terms
+from fedsecure.assembly.places import open_engine
 from fedsecure.disk import SystemDisk
-from fedsecure.metadata import Engine, Step
+from fedsecure.metadata import Step
 from fedsecure.monitor.observer import read_lines
 
 
@@ -22,9 +22,7 @@ def look(path: Path) -> dict[str, str]:
     kit = read_kit(path.absolute(), SystemDisk(), lambda p: p.stat().st_mode)
     config = read_config(kit.require(Role.AGGREGATOR))
     terms = read_terms(config, kit.roster)
-    engine: Engine = registry.load("metadata", "embedded").create(
-        {"path": config.lease}
-    )
+    engine = open_engine(config, look=True)
     lease, head = engine.leases.read(), engine.journal.head(terms.run)
     released = 0 if head is None else head.round
     open_now = [

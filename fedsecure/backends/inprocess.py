@@ -16,9 +16,9 @@ from fedsecure.assembly.aggregator import (
     Surroundings,
     aggregator_config,
     build_strategy,
-    local_stores,
 )
 from fedsecure.assembly.node import build_round, fingerprint, privacy_history
+from fedsecure.assembly.places import open_engine, open_stores
 from fedsecure.backends import Backend, Job, Outcome
 from fedsecure.client_round import ClientRound
 from fedsecure.config import AggregatorConfig
@@ -66,9 +66,7 @@ class InProcess:
         state = job.folder / "aggregators" / kit.name
         config = aggregator_config(job.config, job.plan, job.folder)
         around = Surroundings(
-            registry.load("metadata", job.config.lease.name).create(
-                {"path": job.folder / "lease"}
-            ),
+            open_engine(config),
             _stores(job, config),
             state,
             lambda grid: lambda: site_nodes(grid, keys),
@@ -107,9 +105,9 @@ def _site(job: Job, name: str, index: int) -> _Site:
     state = job.folder / "sites" / name
     key = fingerprint(kit, data.digest())
     content = Content(job.config.data.id, key, trainer.rows())
-    store: Store = registry.load("stores", job.config.store.name).create(
-        {"path": state / "shelf"}
-    )
+    # A site's shelf is its own affair, wherever checkpoints go.
+    kind = "memory" if job.config.store.name == "memory" else "local"
+    store: Store = registry.load("stores", kind).create({"path": state / "shelf"})
     half = build_round(kit, content, store, state)
     return _Site(kit, half, trainer, state)
 
@@ -130,8 +128,8 @@ def _public_key(name: str) -> bytes:
 
 
 def _stores(job: Job, config: AggregatorConfig) -> tuple[tuple[str, Store], ...]:
-    if job.config.store.name == "local":
-        return local_stores(config)
+    if job.config.store.name != "memory":
+        return open_stores(config)
     plug = registry.load("stores", job.config.store.name)
     count = job.config.store.replicas
     return tuple((f"memory-{i + 1}", plug.create({})) for i in range(count))

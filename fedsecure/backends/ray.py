@@ -16,9 +16,9 @@ from fedsecure.assembly.aggregator import (
     Surroundings,
     aggregator_config,
     build_strategy,
-    local_stores,
 )
 from fedsecure.assembly.node import build_round, fingerprint, privacy_history
+from fedsecure.assembly.places import open_engine, open_stores
 from fedsecure.backends import Backend, Job, Outcome
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import ConfigurationError
@@ -75,9 +75,10 @@ class Ray:
 
     def run(self, job: Job) -> Outcome:
         """Carry a run out with one aggregator; see `Backend`."""
-        if job.config.store.name != "local":
+        if job.config.store.name == "memory":
             raise ConfigurationError(
-                "backend=ray needs store=local: its workers are processes of their own"
+                "backend=ray needs another store than memory: its workers are "
+                "processes of their own"
             )
         sites = _sites(job)
         first = read_kit(job.kits / sites.names[0], SystemDisk(), _mode)
@@ -85,10 +86,9 @@ class Ray:
         kit = read_kit(job.kits / name, SystemDisk(), _mode)
         config = aggregator_config(job.config, job.plan, job.folder)
         state = job.folder / "aggregators" / name
-        engine = registry.load("metadata", job.config.lease.name)
         around = Surroundings(
-            engine.create({"path": config.lease}),
-            local_stores(config),
+            open_engine(config),
+            open_stores(config),
             state,
             lambda grid: _directory(grid, len(sites.names)),
             _TIMING,

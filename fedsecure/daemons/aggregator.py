@@ -15,7 +15,8 @@ from pathlib import Path
 
 from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role
-from fedsecure.assembly.aggregator import local_stores, read_config, read_terms
+from fedsecure.assembly.aggregator import read_config, read_terms
+from fedsecure.assembly.places import open_stores
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import SystemClock
 from fedsecure.daemons.opened_kit import open_kit
@@ -99,7 +100,8 @@ class AggregatorDaemon:
         certificate = (self._kit.path / "tls.crt").read_bytes()
         check_certificate(certificate, self._root, self._host, self._clock.wall())
         require_free_port(self._host, self._port)
-        Replicas(local_stores(self._config), self._config.quorum).probe()
+        stores = open_stores(self._config)
+        Replicas(stores, self._config.quorum).probe(self._kit.roster.federation)
 
     def _serve_one(self, child: Child, stop: threading.Event) -> bool:
         """Run until complete (True); ProcessFailed when any process died."""

@@ -95,8 +95,10 @@ def _aggregator(kit: Kit, now: datetime) -> list[Finding]:
     config = read_section(AggregatorConfig, kit.path / "aggregator.json")
     if config is None:
         return [*found, *judge_places([probes.place("state", kit.state)])]
-    named = [(f"store {n}", Path(p)) for n, p in enumerate(config.stores, 1)]
-    named += [("lease", Path(config.lease)), ("state", kit.state)]
+    named = [(f"store {n}", path) for n, path in enumerate(config.folders, 1)]
+    if config.engine.name == "embedded":
+        named.append(("lease", Path(config.lease)))
+    named.append(("state", kit.state))
     places = [probes.place(name, path) for name, path in named]
     return found + judge_places(places, distinct=config.require_distinct_devices)
 

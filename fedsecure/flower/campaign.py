@@ -71,7 +71,7 @@ class Campaign:
         if self._thread.is_alive():
             self._thread.join(timeout=10)
         if self._standing.lease is not None:
-            self._board.release(self._standing.lease)
+            self._give_up(self._standing.lease)
             self._standing = lost(self._standing)
         self._leads.clear()
 
@@ -108,7 +108,14 @@ class Campaign:
         lease, self._standing = self._standing.lease, lost(self._standing)
         self._leads.clear()
         if lease is not None:
+            self._give_up(lease)
+
+    def _give_up(self, lease: Lease) -> None:
+        """Tell the board, so that nobody waits; a silent one lets the lease run out."""
+        try:
             self._board.release(lease)
+        except StorageError as silent:
+            log.warning("lease board does not answer: %s; the lease ends", silent)
 
     def _loop(self) -> None:
         while not self._stop.is_set():

@@ -31,6 +31,10 @@ from fedsecure.update import Layout, flatten
 log = logging.getLogger(__name__)
 
 
+TROUBLES_ALLOWED = 5
+"""Leaderships in a row that storage may end before the run gives up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """How the strategy uses a grid.
@@ -76,6 +80,7 @@ class SecureFedAvg(Strategy):
         self._tools = tools
         self._campaign = campaign
         self._wire = wire
+        self._troubles = 0
 
     def start(
         self,
@@ -136,12 +141,17 @@ class SecureFedAvg(Strategy):
         try:
             RoundDriver(leader, first).run()
         except (LeaseLost, StaleTerm, StorageError) as lost:
-            # A leader that was paused meets others' objects before its lease's end.
+            # A leader that was paused meets others' objects before its lease's end. One
+            # whose disk or server fails lets another try: every step is idempotent.
             if not isinstance(lost, Conflict) and self._leads(term, lost):
-                raise
+                self._troubles += 1
+                if self._troubles > TROUBLES_ALLOWED:
+                    raise
             log.warning("%s stands by: %s", tools.name, lost)
             tools.observer.note("lost", {"term": term, "reason": str(lost)})
             self._campaign.step_down(floor=getattr(lost, "seen", 0))
+        else:
+            self._troubles = 0
 
     def _leads(self, term: int, error: Exception) -> bool:
         """Return whether an error met a leader that still leads: its own trouble."""
@@ -161,6 +171,14 @@ class SecureFedAvg(Strategy):
         )
 
     def _complete(self, tools: Tools) -> bool:
+        """Return whether the run is over; a silent engine is asked again later."""
+        try:
+            return self._is_complete(tools)
+        except StorageError as silent:
+            log.warning("%s cannot look how far the run is: %s", tools.name, silent)
+            return False
+
+    def _is_complete(self, tools: Tools) -> bool:
         head = tools.journal.head(self._terms.run)
         if head is None:
             return False

@@ -26,6 +26,13 @@ NEEDS = {
     "data=csv": ["data.path=rows.csv", "data.target=y"],
     "data=object": ["data.object=mine:rows"],
     "model=object": ["model.object=mine:model"],
+    "lease=postgresql": ["lease.url=postgresql://fed@db/fed"],
+    "lease=etcd": ["lease.endpoints=[https://e1:2379]"],
+    "store=s3": [
+        "store.replicas=1",
+        "store.quorum=1",
+        "store.buckets=[{url: https://s3.example, bucket: fed}]",
+    ],
 }
 PRIVATE = {"mode": "example_local", "target_epsilon": 3.0, "divisor": 50}
 
@@ -54,7 +61,12 @@ def test_hydra_defaults_and_models_defaults_are_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("group", "socket"),
-    [("encryption", "he"), ("store", "stores"), ("backend", "backends")],
+    [
+        ("encryption", "he"),
+        ("store", "stores"),
+        ("backend", "backends"),
+        ("lease", "metadata"),
+    ],
 )
 def test_every_plug_on_disk_has_its_yaml(group: str, socket: str) -> None:
     assert set(registry.names(socket)) <= {p.stem for p in (CONF / group).iterdir()}

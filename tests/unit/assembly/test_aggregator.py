@@ -16,11 +16,11 @@ from fedsecure.assembly.aggregator import (
     Surroundings,
     build_strategy,
     from_run_config,
-    local_stores,
     read_config,
     read_terms,
     refuse_sight,
 )
+from fedsecure.assembly.places import open_stores
 from fedsecure.config import AggregatorConfig
 from fedsecure.errors import ConfigurationError, KeyExposed, KitError
 from fedsecure.trainer import JSON
@@ -136,9 +136,9 @@ def test_store_that_is_down_stops_the_start(
 def test_replicas_on_one_device_are_refused_if_asked(
     plan: Mapping[str, JSON], tmp_path: Path
 ) -> None:
-    local_stores(config(plan, tmp_path))
+    open_stores(config(plan, tmp_path))
     with pytest.raises(ConfigurationError, match="are on one device"):
-        local_stores(config(plan, tmp_path, require_distinct_devices=True))
+        open_stores(config(plan, tmp_path, require_distinct_devices=True))
 
 
 @pytest.mark.parametrize("value", [{}, {"kit": ""}, {"kit": "relative/kit"}])

@@ -15,18 +15,20 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedsecure.envelope import canonical
 from fedsecure.errors import ConfigurationError
-from fedsecure.sections import (
+from fedsecure.placement import (
     AggregatorConfig,
     BackendConfig,
+    LeaseConfig,
+    NodeConfig,
+    StoreConfig,
+)
+from fedsecure.sections import (
     DataConfig,
     EncryptionConfig,
     FederationConfig,
-    LeaseConfig,
     ModelConfig,
-    NodeConfig,
     PrivacyConfig,
     Section,
-    StoreConfig,
     TrainConfig,
 )
 from fedsecure.update import JSON

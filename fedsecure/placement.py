@@ -57,7 +57,7 @@ class StoreConfig(Section):
     replicas: Annotated[int, Field(ge=1, le=9)] = 3
     quorum: Count = 2
     paths: list[str] | None = None
-    buckets: list[BucketConfig] = []
+    buckets: list[BucketConfig] = Field(default_factory=list)
     require_distinct_devices: bool = False
 
     @model_validator(mode="after")
@@ -90,7 +90,7 @@ class LeaseConfig(Section):
     url: str | None = None
     database_schema: str = "fedsecure"
     passfile: str | None = None
-    endpoints: list[str] = []
+    endpoints: list[str] = Field(default_factory=list)
     prefix: str = "/fedsecure/"
     ca_cert: str | None = None
     cert: str | None = None
@@ -199,4 +199,4 @@ class NodeConfig(Section):
     index: Annotated[int, Field(ge=0)] = 0
     sites: Count = 1
     device: str = "auto"
-    objects: list[str] = []
+    objects: list[str] = Field(default_factory=list)

@@ -30,6 +30,8 @@ Times are the same from 8 to 64; what is held beside an update is not (ADR 0007)
 _MAGIC, _VERSION = b"FSHE", 1
 # magic, version, log2 N, polynomials, blocks, summands, seeds a block, q, key id
 _HEADER = struct.Struct("<4sHBBIHHQ16s")
+HEADER_BYTES = _HEADER.size
+"""40; of every ciphertext."""
 
 
 @dataclass(frozen=True, slots=True)

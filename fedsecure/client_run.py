@@ -1,13 +1,13 @@
 """The runs a site has joined: plan, run key, first model; what a round builds on."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from fedsecure import ciphertext, custody, parts, registry
-from fedsecure.downlink import SEEDS, downlink_form
+from fedsecure import custody, parts, registry
 from fedsecure.envelope import (
     Envelope,
     Head,
@@ -19,17 +19,21 @@ from fedsecure.envelope import (
     sign_head,
 )
 from fedsecure.errors import KeyMissing, PolicyRefused, VerificationError
-from fedsecure.he import Scheme, SecretKey
+from fedsecure.he import Scheme
 from fedsecure.keyring import KeyRing
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.ledger import Ledger
 from fedsecure.outgoing import Bytes
 from fedsecure.release import plan_digest
 from fedsecure.runplan import RunPlan, read_plan
+from fedsecure.selection import encrypted_tensors
 from fedsecure.shelf import Kept, Shelf, read_layout
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer
 from fedsecure.update import Layout, RoundId, float_bytes
+from fedsecure.updateform import update_form
+
+log = logging.getLogger(__name__)
 
 
 class Peers(Protocol):
@@ -188,14 +192,16 @@ class ClientRuns:
         )
         pieces: list[tuple[str, Bytes]] = [("statement", document.statement)]
         pieces += [(f"wrap:{site}", document.wraps[site]) for site in takers]
+        layout: Layout | None
         if request.header.get("initial") is True:
             layout, model = trainer.initial(run.plan.settings)
             pieces.append(("layout", canonical(layout.document())))
             pieces.append(("initial", float_bytes(model)))
             parameters = model.size
         else:
-            parameters = parts.count(request.header, "parameters")
-        pieces.append(("form", update_form(run, key, parameters)))
+            layout, parameters = _known_layout(run, request)
+        form = update_form(run.plan, run.scheme, key, parameters, layout)
+        pieces.append(("form", form.to_bytes()))
         me, plan = self._me.site, run.plan.digest
         scope = Scope(request.scope.round, me, key.key_id, b"", plan)
         header: dict[str, JSON] = {"parts": parts.listing(pieces)}
@@ -246,6 +252,7 @@ class ClientRuns:
         shelf = Shelf(self._store, name, self._max_bytes)
         self._gate.check(plan, shelf.layout())
         self._same_as_before(shelf, document)
+        _warn_of_open(plan)
         scheme: Scheme = registry.load("he", plan.scheme).create({})
         detail: dict[str, JSON] = {"plan": plan.digest.hex()}
         self._ledger.append("run.joined", name, run=name, detail=detail)
@@ -283,25 +290,39 @@ class ClientRuns:
         if not np.isfinite(model).all():
             raise VerificationError("the first model holds NaN or Inf")
         self._gate.check(run.plan, shape)
+        encrypted_tensors(shape, run.plan.encryption.encrypt_layers)
         run.shelf.keep_first_model(shape, model)
 
 
-def update_seeded(plan: RunPlan, parameters: int) -> bool:
-    """Return whether updates carry seeds; custodian and sites find the same."""
-    encryption = plan.encryption
-    chosen = downlink_form(
-        encryption.downlink, len(plan.sites), parameters, encryption.link_mbps
+def _known_layout(run: ClientRun, request: Verified) -> tuple[Layout | None, int]:
+    """Return the layout of a model the custodian does not make, and its size.
+
+    From the shelf, or from the request of a run that begins with a model given. A false
+    one makes a form that no site's update has: nothing leaves by it.
+    """
+    layout, count = run.shelf.layout(), parts.count(request.header, "parameters")
+    if layout is None and request.body:
+        layout = read_layout(bytes(request.body))
+    return layout, count
+
+
+def _warn_of_open(plan: RunPlan) -> None:
+    """Say at each run join what an aggregator will read of this site's updates."""
+    patterns = plan.encryption.encrypt_layers
+    if not patterns:
+        return
+    shown = (
+        "the masks still hide each single update, but their sum is open to it"
+        if plan.encryption.masked
+        else "it reads them in every single update of this site"
     )
-    return chosen == SEEDS
-
-
-def update_form(run: ClientRun, key: SecretKey, parameters: int) -> bytes:
-    """Return what every update of the run begins with, from a ciphertext of zeros."""
-    seeded = update_seeded(run.plan, parameters)
-    encryptor = run.scheme.encryptor(key, seeded=seeded)
-    sample = encryptor.encrypt(np.zeros((1, encryptor.slots), dtype=np.int64))
-    count = parameters + (1 if run.plan.max_rows else 0)
-    return ciphertext.form(sample, run.plan.profile.blocks(count, encryptor.slots))
+    log.warning(
+        "run %s encrypts the tensors %s only: all others travel open to the "
+        "aggregator; %s. Open layers can be enough to rebuild training rows",
+        plan.run,
+        ", ".join(patterns),
+        shown,
+    )
 
 
 def _facts(plan: RunPlan, custodian: str, first_round: int) -> custody.RunKeyFacts:

@@ -1,10 +1,10 @@
 """A release becomes the next model: unmask, decrypt, check tags, add, keep."""
 
-from fedsecure.ciphertext import announced_bytes
+from fedsecure.body import cut_sum
 from fedsecure.client_masks import unmasking
 from fedsecure.client_quantiser import agree, agreed
 from fedsecure.client_run import ClientRun
-from fedsecure.client_update import open_sum
+from fedsecure.client_update import open_sum, sum_parts
 from fedsecure.errors import ReleaseMissing, TagMismatch
 from fedsecure.outgoing import Bytes
 from fedsecure.release import Release
@@ -17,7 +17,7 @@ def opened_model(run: ClientRun, release: Release, body: Bytes) -> Vector:
     Parameters
     ----------
     body : Bytes
-        The encrypted sum, and behind it what takes its masks off.
+        The encrypted sum, open blocks if the plan has any, and what takes masks off.
 
     Raises
     ------
@@ -43,10 +43,11 @@ def opened_model(run: ClientRun, release: Release, body: Bytes) -> Vector:
 
 
 def _step(run: ClientRun, release: Release, body: memoryview, size: int) -> Vector:
-    end, fixed = announced_bytes(body), agreed(run, release.after)
-    unmask = unmasking(run, release, body[end:])
+    _, secrets = cut_sum(body, sum_parts(run, release, size))
+    total, fixed = body[: len(body) - len(secrets)], agreed(run, release.after)
+    unmask = unmasking(run, release, secrets)
     try:
-        return open_sum(run, release, body[:end], size, fixed=fixed, unmask=unmask)
+        return open_sum(run, release, total, size, fixed=fixed, unmask=unmask)
     except TagMismatch:
         # One bit a key is all a forger may learn (ENCRYPTION section 1).
         run.keys.end(release.round.number, "a tag failed")

@@ -3,24 +3,34 @@
 Everything here is linear in the integers, so the sum of what `encrypt` makes is what
 `open_sum` opens (ENCRYPTION sections 4 to 6). Both go chunk by chunk, 16 blocks at a
 time: what is held beside the update is a chunk and the seeds. Nothing is signed here.
+
+Where a plan encrypts some tensors only, the encrypted blocks are made first and the
+open ones after, each value once: numbers, tags, masks, residuals and chances are those
+of the block's place, so an opened sum is bit for bit the one of full encryption.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from fedsecure import ciphertext, custody
-from fedsecure.ciphertext import CHUNK_BLOCKS, Ciphertext, Wire
-from fedsecure.client_run import ClientRun, update_form, update_seeded
+from fedsecure.body import Form, cut_sum, read_open, seal_open
+from fedsecure.chances import Chances
+from fedsecure.ciphertext import Ciphertext, Wire
+from fedsecure.client_run import ClientRun
 from fedsecure.encoding import check_tags, pack, tags, unpack
 from fedsecure.errors import VerificationError
+from fedsecure.he import SecretKey
 from fedsecure.quantiser import FixedPoint
 from fedsecure.release import Release
 from fedsecure.residual import Carry
 from fedsecure.residues import ByteSource
 from fedsecure.runplan import RunPlan
+from fedsecure.selection import Selection, runs
 from fedsecure.update import IntVector, ModelUpdate, RoundId, Vector
+from fedsecure.updateform import selection, update_form, update_seeded
 
 
 class Mask(Protocol):
@@ -50,10 +60,15 @@ class Encrypted:
         Values cut to their range so far; of the whole update after the last chunk.
     """
 
-    def __init__(self, update: "_Update", header: bytes) -> None:
-        self.size = ciphertext.announced_bytes(header)
+    def __init__(self, update: "_Update", form: Form) -> None:
+        self.size = form.size
         self._update = update
-        self._chunks = ciphertext.wire_chunks(header, update.chunks())
+        self._chunks = itertools.chain.from_iterable(
+            ciphertext.wire_chunks(header, made)
+            for header, made in zip(
+                form.headers, (update.encrypted(), update.opened()), strict=False
+            )
+        )
 
     @property
     def saturated(self) -> int:
@@ -62,6 +77,8 @@ class Encrypted:
 
     def chunks(self) -> Iterator[bytes]:
         """Return the wire form, to be drawn once: header, packed residues, seeds.
+
+        Of the encrypted blocks, and behind them of the open ones if there are any.
 
         Raises
         ------
@@ -85,29 +102,41 @@ class _Update:
         mask: Mask | None,
     ) -> None:
         self._run, self._round, self._update = run, round_id, update
-        self._fixed, self._rng = fixed, rng
+        self._fixed = fixed
         self._carry, self._mask = carry, mask
         self._weight = weight_of(run.plan, fixed, update.num_examples)
+        self._length = summed_values(run.plan, len(update.delta))
+        self._key = run.keys.of(round_id.number)
+        self._tag_key = custody.tag_key(self._key)
+        seeded = update_seeded(run.plan, len(update.delta))
+        self._encryptor = run.scheme.encryptor(self._key, seeded=seeded)
+        self._slots = self._encryptor.slots
+        self._selected = selection(
+            run.plan, len(update.delta), self._slots, update.layout
+        )
+        self._chances = Chances.of(rng, in_order=not self._selected.opened.size)
         self.saturated = 0
 
-    def chunks(self) -> Iterator[Ciphertext]:
-        run, profile = self._run, self._run.plan.profile
-        seeded = update_seeded(run.plan, len(self._update.delta))
-        key = run.keys.of(self._round.number)
-        encryptor = run.scheme.encryptor(key, seeded=seeded)
-        tag_key = custody.tag_key(key)
-        step = CHUNK_BLOCKS * profile.a_block(encryptor.slots)
-        length = summed_values(run.plan, len(self._update.delta))
-        for turn, start in enumerate(range(0, length, step)):
-            integers = self._integers(start, min(start + step, length))
-            blocks, first = (
-                pack(integers, profile, encryptor.slots),
-                turn * CHUNK_BLOCKS,
-            )
-            blocks[:, -1] = tags(tag_key, self._round, run.site, len(blocks), first)
-            if self._mask is not None:
-                self._mask.add(blocks, first)
-            yield encryptor.encrypt(blocks)
+    def encrypted(self) -> Iterator[Ciphertext]:
+        """Yield the blocks that are encrypted, in chunks."""
+        for first, count in runs(self._selected.closed):
+            yield self._encryptor.encrypt(self._blocks(first, count))
+
+    def opened(self) -> Iterator[Ciphertext]:
+        """Yield the blocks that travel open, tagged and masked like the others."""
+        for first, count in runs(self._selected.opened):
+            yield seal_open(self._key.key_id, self._blocks(first, count))
+
+    def _blocks(self, first: int, count: int) -> IntVector:
+        profile = self._run.plan.profile
+        size = profile.a_block(self._slots)
+        stop = min((first + count) * size, self._length)
+        blocks = pack(self._integers(first * size, stop), profile, self._slots)
+        site, round_id = self._run.site, self._round
+        blocks[:, -1] = tags(self._tag_key, round_id, site, len(blocks), first)
+        if self._mask is not None:
+            self._mask.add(blocks, first)
+        return blocks
 
     def _integers(self, start: int, stop: int) -> IntVector:
         values = self._update.delta[start:stop]
@@ -117,7 +146,7 @@ class _Update:
                 values = np.append(values, self._weight * self._fixed.clip)
         if self._carry is not None:
             values = self._carry.add(values, start)
-        found = self._fixed.quantize(values, start, self._rng)
+        found = self._fixed.quantize(values, start, self._chances.at(start))
         self.saturated += found.saturated
         if self._carry is not None:
             left = self._fixed.residual(values, found.values, start)
@@ -157,7 +186,8 @@ def encrypt(
     chosen = run.plan.fixed if fixed is None else fixed
     loop = _Update(run, round_id, update, chosen, rng, carry, mask)
     key = run.keys.of(round_id.number)
-    return Encrypted(loop, update_form(run, key, len(update.delta)))
+    size, layout = len(update.delta), update.layout
+    return Encrypted(loop, update_form(run.plan, run.scheme, key, size, layout))
 
 
 def open_sum(
@@ -185,28 +215,117 @@ def open_sum(
     VerificationError
         Another key or size, or tags that are not those of exactly the participants.
     """
-    plan, sites = run.plan, release.sites
-    chosen = plan.fixed if fixed is None else fixed
-    key = run.keys.of(release.round.number)
-    total = Wire(body, key_id=key.key_id, max_summands=chosen.max_contributors)
-    decryptor, tag_key = run.scheme.decryptor(key), custody.tag_key(key)
-    out = np.empty(summed_values(plan, size), dtype=np.float64)
-    first = at = 0
-    for chunk in total.chunks():
-        blocks = decryptor.decrypt(chunk)
-        slots = blocks.shape[1]
-        if total.shape[0] != plan.profile.blocks(len(out), slots):
-            raise VerificationError(
-                f"{total.shape[0]} blocks do not hold {len(out)} integers"
+    chosen = run.plan.fixed if fixed is None else fixed
+    out = np.empty(summed_values(run.plan, size), dtype=np.float64)
+    pieces, rest = cut_sum(memoryview(body), sum_parts(run, release, size))
+    if len(rest):
+        raise VerificationError(f"{len(rest)} bytes behind the encrypted sum")
+    _Opening(run, release, chosen, unmask, out).open(pieces, size)
+    return _mean(run.plan, chosen, out, len(release.sites))
+
+
+def sum_parts(run: ClientRun, release: Release, size: int) -> int:
+    """Return how many ciphertexts a sum consists of: two if some blocks are open."""
+    chosen = _selected(run, run.keys.of(release.round.number), size)
+    return 1 if chosen is None or not chosen[0].opened.size else 2
+
+
+class _Opening:
+    """The loop over a sum's chunks: open, unmask, check tags, unpack, forget."""
+
+    def __init__(
+        self,
+        run: ClientRun,
+        release: Release,
+        fixed: FixedPoint,
+        unmask: Mask | None,
+        out: Vector,
+    ) -> None:
+        self._run, self._release, self._fixed = run, release, fixed
+        self._unmask, self._out = unmask, out
+        self._key = run.keys.of(release.round.number)
+        self._tag_key = custody.tag_key(self._key)
+
+    def open(self, pieces: Sequence[memoryview], size: int) -> None:
+        """Fill the vector from a sum's ciphertexts: encrypted blocks, open ones."""
+        wires = [self._wire(piece) for piece in pieces]
+        chosen = _selected(self._run, self._key, size)
+        decryptor = self._run.scheme.decryptor(self._key)
+        if chosen is None:
+            numbers = np.arange(wires[0].shape[0])
+            self._fill(wires[0], numbers, len(numbers), decryptor.decrypt)
+            return
+        selected, slots = chosen
+        _check_parts(wires, selected)
+        blocks = len(selected.is_open)
+        self._fill(wires[0], selected.closed, blocks, decryptor.decrypt)
+        for wire in wires[1:]:
+            self._fill(
+                wire, selected.opened, blocks, lambda part: read_open(part, slots)
             )
-        if unmask is not None:
-            unmask.add(blocks, first)
-        check_tags(blocks[:, -1], tag_key, release.round, sites, first)
-        count = min(len(blocks) * plan.profile.a_block(slots), len(out) - at)
-        integers = unpack(blocks, plan.profile, count)
-        out[at : at + count] = chosen.dequantize(integers, at)
-        first, at = first + len(blocks), at + count
-    return _mean(plan, chosen, out, len(sites))
+
+    def _wire(self, piece: memoryview) -> Wire:
+        limit = self._fixed.max_contributors
+        return Wire(piece, key_id=self._key.key_id, max_summands=limit)
+
+    def _fill(
+        self,
+        wire: Wire,
+        numbers: IntVector,
+        total: int,
+        read: Callable[[Ciphertext], IntVector],
+    ) -> None:
+        """Open a ciphertext whose blocks have these numbers among `total`."""
+        at = 0
+        for chunk in wire.chunks():
+            blocks, low = read(chunk), 0
+            if total != self._run.plan.profile.blocks(len(self._out), blocks.shape[1]):
+                raise VerificationError(
+                    f"{total} blocks do not hold {len(self._out)} integers"
+                )
+            for first, count in runs(numbers[at : at + len(blocks)]):
+                self._place(blocks[low : low + count], first)
+                low += count
+            at += len(blocks)
+
+    def _place(self, blocks: IntVector, first: int) -> None:
+        profile, out, slots = self._run.plan.profile, self._out, blocks.shape[1]
+        if self._unmask is not None:
+            self._unmask.add(blocks, first)
+        round_id, sites = self._release.round, self._release.sites
+        check_tags(blocks[:, -1], self._tag_key, round_id, sites, first)
+        at = first * profile.a_block(slots)
+        count = min(len(blocks) * profile.a_block(slots), len(out) - at)
+        integers = unpack(blocks, profile, count)
+        out[at : at + count] = self._fixed.dequantize(integers, at)
+
+
+def _check_parts(wires: Sequence[Wire], selected: Selection) -> None:
+    """Refuse parts that are not as the plan and this site's layout have them."""
+    if len({wire.summands for wire in wires}) != 1:
+        raise VerificationError(
+            "encrypted and open blocks are of other numbers of updates"
+        )
+    found = [wire.shape[0] for wire in wires]
+    wanted = [n for n in (selected.closed.size, selected.opened.size) if n]
+    if found != wanted:
+        raise VerificationError(
+            f"a sum of {found} blocks, encrypted and open; the plan and the layout "
+            f"want {wanted}"
+        )
+
+
+def _selected(
+    run: ClientRun, key: SecretKey, size: int
+) -> tuple[Selection, int] | None:
+    """Return which blocks are open, and coefficients a block; None: none is.
+
+    Asked of the layout on this site's shelf, never of the sum.
+    """
+    if not run.plan.encryption.encrypt_layers:
+        return None
+    slots = run.scheme.encryptor(key).slots
+    return selection(run.plan, size, slots, run.shelf.layout()), slots
 
 
 def summed_values(plan: RunPlan, parameters: int) -> int:

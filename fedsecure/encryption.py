@@ -5,12 +5,12 @@ they are read together and cannot drift apart (ENCRYPTION.md sections 3 to 8 and
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedsecure.encoding import Profile, profile
 from fedsecure.errors import ConfigurationError
+from fedsecure.patterns import MAX_PATTERNS, Pattern
 from fedsecure.quantiser import FixedPoint
 from fedsecure.update import JSON
 
@@ -36,7 +36,6 @@ FIELDS = frozenset(
         "encrypt_layers",
     ]
 )
-_MAX_PATTERNS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,9 @@ class EncryptionPlan:
     threshold : int
         Sites whose shares open the masks of a round; 0 without masks.
     encrypt_layers : tuple of str
-        Regular expressions of the tensors that are encrypted; empty: all are.
+        Expressions of the tensors that are encrypted, see `patterns`; empty: all are.
+        The others travel open: without masks an aggregator reads them in every update,
+        and with masks in the sum (`selection`).
     """
 
     scheme: str
@@ -132,6 +133,11 @@ def read_encryption(
         raise ConfigurationError(
             f"encryption.range_multiple={plan.range_multiple}, must be at least 1: "
             "with less, a sum at its range narrows the next one"
+        )
+    if plan.encrypt_layers and plan.scheme == "insecure_plain":
+        raise ConfigurationError(
+            "encryption.encrypt_layers does nothing with scheme=insecure_plain, which "
+            "encrypts no tensor"
         )
     _check_masks(plan, sites, min_contributors)
     if private:
@@ -226,17 +232,20 @@ def _flag(section: Mapping[str, JSON], name: str) -> bool:
 
 def _patterns(section: Mapping[str, JSON]) -> tuple[str, ...]:
     value = section["encrypt_layers"]
-    if not isinstance(value, list) or len(value) > _MAX_PATTERNS:
+    if not isinstance(value, list) or len(value) > MAX_PATTERNS:
         raise ConfigurationError(
             f"encryption.encrypt_layers={value!r}, must be a list of at most "
-            f"{_MAX_PATTERNS} regular expressions"
+            f"{MAX_PATTERNS} expressions"
         )
-    for pattern in value:
-        try:
-            re.compile(str(pattern))
-        except re.error as bad:
-            raise ConfigurationError(
-                f"encryption.encrypt_layers: {pattern!r} is no regular expression: "
-                f"{bad}"
-            ) from bad
-    return tuple(str(pattern) for pattern in value)
+    return tuple(_pattern(text) for text in value)
+
+
+def _pattern(text: JSON) -> str:
+    if not isinstance(text, str):
+        raise ConfigurationError(
+            f"encryption.encrypt_layers: {text!r} is no text: quote it"
+        )
+    try:
+        return Pattern(text).text
+    except ConfigurationError as bad:
+        raise ConfigurationError(f"encryption.encrypt_layers: {bad}") from bad

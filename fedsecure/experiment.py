@@ -232,6 +232,7 @@ def _simulated_policy(config: RunConfig) -> dict[str, object]:
         "update": {"max_bytes": 1 << 30, "max_l2_norm": 1e6},
         "runs": {"max_rounds": config.federation.rounds},
         "metrics": config.privacy.metrics,
+        "open_layers": bool(config.encryption.encrypt_layers),
     }
 
 

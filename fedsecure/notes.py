@@ -42,8 +42,18 @@ def run_notes(config: RunConfig, *, shared: bool) -> list[JSON]:
         notes.append("No differential privacy: the opened sum is protected by nothing.")
     if config.encryption.scheme == "insecure_plain":
         notes.append("Updates were NOT encrypted (insecure_plain).")
+    if config.encryption.encrypt_layers:
+        notes.append(_open_note(config.encryption.encrypt_layers))
     notes.append(
         "Not covered by any epsilon: preprocessing, choice of features, model and "
         "learning rate, side channels."
     )
     return notes
+
+
+def _open_note(patterns: Sequence[str]) -> JSON:
+    return (
+        f"Only the tensors {', '.join(patterns)} were encrypted. The aggregator read "
+        "all others: their sum with pairwise masks, every single update without. Open "
+        "layers can be enough to rebuild training rows (gradient inversion)."
+    )

@@ -16,6 +16,7 @@ from fedsecure.learning.training import LocalTrainer
 from fedsecure.privacy.calibration import calibrate, calibrate_event
 from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.plan import Mode, PrivacyPlan
+from fedsecure.selection import encrypted_tensors
 from fedsecure.update import JSON
 
 MOST_INFLATION = 0.02
@@ -107,13 +108,17 @@ def encryption_section(
     Raises
     ------
     ConfigurationError
-        The fields asked for do not hold the noise.
+        The fields asked for do not hold the noise, or a pattern of tensors to encrypt
+        matches none of the model's.
     """
     federation, chosen = config.federation, config.encryption
     private = privacy.mode is not Mode.NONE
     if privacy.mode.shared and chosen.profile is None:
         name = _narrowest(privacy, parts, settings, federation.sites)
         chosen = chosen.model_copy(update={"profile": name})
+    if chosen.encrypt_layers and parts:  # with kits of one's own, a site checks it
+        layout = LocalTrainer(parts[0]).initial(settings)[0]
+        encrypted_tensors(layout, chosen.encrypt_layers)
     return chosen.document(federation.sites, federation.quorum, private=private)
 
 

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import StringIO
 
@@ -26,6 +26,8 @@ MAX_BYTES = 1 << 18
 LABEL = b"fedsecure-policy-v1\0"
 _TOP = {"format", "site", "valid_until", "default", "projects"}
 _PROJECT = {"id", "datasets", "schemes", "privacy", "update", "runs", "metrics"}
+_MAY = {"open_layers"}
+"""Fields of a project that may be left out: what they allow is then refused."""
 _PRIVACY = {
     "modes",
     "min_noise_multiplier",
@@ -59,6 +61,8 @@ class Asked:
         0 in mode `none`.
     max_bytes : int
         Of one update on the wire; 0 while the layout is unknown.
+    open_layers : bool
+        Whether tensors are left without encryption.
     """
 
     project: str
@@ -71,6 +75,7 @@ class Asked:
     sample_rate: float
     delta: float
     max_bytes: int
+    open_layers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class Project:
     max_bytes : int
     max_l2_norm : float
     max_rounds : int
+    open_layers : bool
+        Whether a run may encrypt some tensors only; false unless the file says so.
     """
 
     datasets: frozenset[str]
@@ -99,6 +106,7 @@ class Project:
     max_bytes: int
     max_l2_norm: float
     max_rounds: int
+    open_layers: bool = False
 
     def check(self, asked: Asked, where: str) -> None:
         """Return only if all that is asked is allowed.
@@ -113,6 +121,12 @@ class Project:
         _one_of(where, "privacy.modes", asked.mode, self.modes)
         if asked.metrics != "none" and self.metrics == "none":
             raise PolicyRefused(f"{where}.metrics: the plan releases metrics, none may")
+        if asked.open_layers and not self.open_layers:
+            raise PolicyRefused(
+                f"{where}.open_layers: the plan encrypts some tensors only "
+                "(encryption.encrypt_layers), all must be: the steward sets "
+                "open_layers: true and signs again, or the plan encrypts all"
+            )
         _at_most(where, "runs.max_rounds", asked.rounds, self.max_rounds)
         _at_most(where, "update.max_bytes", asked.max_bytes, self.max_bytes)
         if asked.mode != "none":
@@ -226,15 +240,16 @@ def _parse(text: bytes) -> JSON:
     return value
 
 
-def _fields(value: JSON, expected: set[str], where: str) -> Mapping[str, JSON]:
+def _fields(
+    value: JSON, expected: set[str], where: str, may: Collection[str] = ()
+) -> Mapping[str, JSON]:
     if not isinstance(value, dict):
         raise PolicyRefused(f"{where}={_show(value)}, must have {sorted(expected)}")
+    known = expected.union(may)
     for name in value:
-        if name not in expected:
-            close = difflib.get_close_matches(str(name), expected, n=1)
-            hint = (
-                f"did you mean {close[0]!r}?" if close else f"known: {sorted(expected)}"
-            )
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {sorted(known)}"
             raise PolicyRefused(f"{where}: unknown field {_show(name)}; {hint}")
     missing = sorted(expected - set(value))
     if missing:
@@ -260,7 +275,7 @@ def _projects(rows: JSON) -> Mapping[str, Project]:
 
 
 def _project(row: JSON, place: str) -> tuple[str, Project]:
-    fields = _fields(row, _PROJECT, place)
+    fields = _fields(row, _PROJECT, place, _MAY)
     name = fields["id"]
     if not isinstance(name, str) or not name:
         raise PolicyRefused(f"{place}.id={_show(name)}, must be a text")
@@ -271,6 +286,11 @@ def _project(row: JSON, place: str) -> tuple[str, Project]:
     metrics = fields["metrics"]
     if not isinstance(metrics, str) or metrics not in {"none", "plain"}:
         raise PolicyRefused(f"{where}.metrics={_show(metrics)}, must be none or plain")
+    open_layers = fields.get("open_layers", False)
+    if not isinstance(open_layers, bool):
+        raise PolicyRefused(
+            f"{where}.open_layers={_show(open_layers)}, must be true or false"
+        )
     number = {
         k: _number(privacy[k], f"{where}.privacy.{k}") for k in _PRIVACY - {"modes"}
     }
@@ -282,6 +302,7 @@ def _project(row: JSON, place: str) -> tuple[str, Project]:
         max_bytes=_count(update["max_bytes"], f"{where}.update.max_bytes"),
         max_l2_norm=_number(update["max_l2_norm"], f"{where}.update.max_l2_norm"),
         max_rounds=_count(runs["max_rounds"], f"{where}.runs.max_rounds"),
+        open_layers=open_layers,
         **number,
     )
 

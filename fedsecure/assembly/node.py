@@ -183,4 +183,5 @@ def _asked(plan: RunPlan, layout: Layout | None) -> Asked:
         sample_rate=0.0 if privacy is None else privacy.sample_rate,
         delta=0.0 if privacy is None else privacy.delta,
         max_bytes=size,
+        open_layers=bool(plan.encryption.encrypt_layers),
     )

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from fedsecure import parts
-from fedsecure.ciphertext import announced_bytes
+from fedsecure.body import Form
 from fedsecure.envelope import Kind, Scope, Verified
 from fedsecure.errors import (
     FedsecureError,
@@ -50,9 +50,9 @@ class RunKey:
     pieces: Mapping[str, Bytes]
 
     @property
-    def update_bytes(self) -> int:
-        """Size of every update's ciphertext: the form says it for all."""
-        return announced_bytes(self.pieces["form"])
+    def form(self) -> Form:
+        """How every update begins, and its open blocks where a plan leaves some."""
+        return Form.read(self.pieces["form"])
 
     def reaches_no_other_than(self, sites: Collection[str]) -> bool:
         """Return whether all who were given it are among `sites`."""
@@ -127,8 +127,7 @@ def rotate(leader: Leader, began: Beginning, number: int) -> Beginning:
     QuorumNotMet
         No custodian answered in time.
     """
-    parameters = len(began.pieces["initial"]) // 8
-    data = _ask_custodians(leader, number, parameters)
+    data = _ask_custodians(leader, number, began.pieces)
     message = leader.verified(data, (Kind.BEGIN,))
     entry = _write(leader, number, message, data, {})
     facts: dict[str, JSON] = {
@@ -140,8 +139,8 @@ def rotate(leader: Leader, began: Beginning, number: int) -> Beginning:
 
 
 def _begin(leader: Leader, first: tuple[bytes, bytes] | None) -> JournalEntry:
-    parameters = 0 if first is None else len(first[1]) // 8
-    data = _ask_custodians(leader, 0, parameters)
+    given = {} if first is None else {"layout": first[0], "initial": first[1]}
+    data = _ask_custodians(leader, 0, given)
     message = leader.verified(data, (Kind.BEGIN,))
     pieces = dict(parts.split(message))
     layout, model = first or (pieces["layout"], pieces["initial"])
@@ -197,16 +196,19 @@ def _key(leader: Leader, entry: JournalEntry) -> RunKey:
     return RunKey(entry.round, message.signer, message.scope.key_id, pieces)
 
 
-def _ask_custodians(leader: Leader, number: int, parameters: int) -> bytes:
+def _ask_custodians(leader: Leader, number: int, given: Mapping[str, Bytes]) -> bytes:
     """Ask the custodians in order; the next one after a deadline.
 
     Parameters
     ----------
     number : int
         0 at the beginning, else the round before which a new key is made.
-    parameters : int
-        Of the model; 0: the custodian makes the first model too.
+    given : mapping of str to bytes
+        ``layout`` and ``initial``, where there is a model: the layout goes along, for
+        it says which tensors a plan leaves open. Empty: the custodian makes both.
     """
+    parameters = len(given["initial"]) // 8 if given else 0
+    layout = bytes(given["layout"]) if given else b""
     terms = leader.terms
     custodians = [site for site in terms.custodians if site in terms.asked]
     for site in custodians:
@@ -217,7 +219,7 @@ def _ask_custodians(leader: Leader, number: int, parameters: int) -> bytes:
             "initial": not parameters,
             "parameters": parameters,
         }
-        letter = leader.sign(Kind.BEGIN_REQUEST, scope, header, b"")
+        letter = leader.sign(Kind.BEGIN_REQUEST, scope, header, layout)
         with leader.tools.post(f"{terms.run}/begin-{number}") as exchange:
             exchange.ask(site, lambda data=letter: data)  # type: ignore[misc]
             answer = _first_good(leader, exchange, number, initial=not parameters)

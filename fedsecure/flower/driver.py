@@ -8,7 +8,7 @@ import logging
 import uuid
 from dataclasses import dataclass
 
-from fedsecure import ciphertext
+from fedsecure.body import BodySum
 from fedsecure.ciphertext import Wire
 from fedsecure.envelope import Kind, Scope, parse
 from fedsecure.errors import (
@@ -26,7 +26,6 @@ from fedsecure.metadata import Step
 from fedsecure.outgoing import Bytes
 from fedsecure.pledge import Pledge, read_pledge
 from fedsecure.release import release_of
-from fedsecure.running_sum import RunningSum
 from fedsecure.server_round import (
     Accepted,
     Closed,
@@ -122,10 +121,8 @@ class RoundDriver:
         """Open, collect, close and release one round; False if it was skipped."""
         started, traffic = self._leader.tools.clock.now(), _Traffic()
         current = self._open(RoundId(self._leader.terms.run, number))
-        total = RunningSum(
-            self._began.at(number).key_id,
-            max_summands=self._leader.terms.max_contributors,
-        )
+        key, most = self._began.at(number), self._leader.terms.max_contributors
+        total = BodySum(key.key_id, len(key.form.headers), max_summands=most)
         self._refill(current, total)
         closed = self._collect(current, total, traffic)
         if closed is None:
@@ -171,7 +168,7 @@ class RoundDriver:
 
     # --- D2 UPDATE --------------------------------------------------------------------
 
-    def _refill(self, current: ServerRound, total: RunningSum) -> None:
+    def _refill(self, current: ServerRound, total: BodySum) -> None:
         """Add the journalled updates again: order does not matter modulo q."""
         leader = self._leader
         for accepted in current.taken:
@@ -185,7 +182,7 @@ class RoundDriver:
             total.add(self._summand(current, accepted.site, message.body))
 
     def _collect(
-        self, current: ServerRound, total: RunningSum, traffic: _Traffic
+        self, current: ServerRound, total: BodySum, traffic: _Traffic
     ) -> Closed | None:
         leader, clock = self._leader, self._leader.tools.clock
         closed = current.close(clock.now())
@@ -208,7 +205,7 @@ class RoundDriver:
         return closed
 
     def _take(
-        self, current: ServerRound, total: RunningSum, answer: Answer, exchange: Round
+        self, current: ServerRound, total: BodySum, answer: Answer, exchange: Round
     ) -> None:
         """Store, journal, add: an update counts from its row on, not before."""
         verdict, summand = self._judge(current, total, answer)
@@ -227,8 +224,8 @@ class RoundDriver:
         self._leader.note("update", round_id.number, facts)
 
     def _judge(
-        self, current: ServerRound, total: RunningSum, answer: Answer
-    ) -> tuple[Accepted | Rejected, Wire | None]:
+        self, current: ServerRound, total: BodySum, answer: Answer
+    ) -> tuple[Accepted | Rejected, tuple[Wire, ...] | None]:
         try:
             envelope = parse(answer.data, self._leader.terms.max_bytes)
             verdict = current.accept(envelope, self._leader.tools.clock.now())
@@ -274,10 +271,10 @@ class RoundDriver:
         return found
 
     def _release(
-        self, current: ServerRound, closed: Closed, total: RunningSum, secrets: bytes
+        self, current: ServerRound, closed: Closed, total: BodySum, secrets: bytes
     ) -> None:
         leader, opening = self._leader, current.opening
-        body = b"".join((*ciphertext.to_chunks(total.total()), secrets))
+        body = b"".join((*total.chunks(), secrets))
         after = self._letters.last_release()[0]
         release = release_of(closed.round, after, dict(closed.participants), body)
         scope = Scope(closed.round, "*", opening.key_id, opening.layout, opening.plan)
@@ -355,18 +352,18 @@ class RoundDriver:
         done += [e.round for e in self._leader.entries(1) if e.step == Step.SKIP]
         return max(done) + 1
 
-    def _summand(self, current: ServerRound, site: str, body: Bytes) -> Wire:
-        """Return an update's ciphertext, and keep the pledge behind it."""
-        view, key = memoryview(body), self._began.at(current.opening.round.number)
-        form, size = key.pieces["form"], key.update_bytes
-        if view[: len(form)] != form:
-            raise VerificationError("update has another form than the run's")
-        summand = Wire(view[:size], key_id=key.key_id, max_summands=1)
+    def _summand(
+        self, current: ServerRound, site: str, body: Bytes
+    ) -> tuple[Wire, ...]:
+        """Return an update's ciphertexts, and keep the pledge behind them."""
+        key = self._began.at(current.opening.round.number)
+        summand, behind = key.form.wires(body, key.key_id)
         if self._leader.terms.threshold:
             sites = len(self._leader.terms.sites)
-            self._pledges[site] = read_pledge(view[size:], sites)
-        elif len(view) != size:
-            raise VerificationError(f"update of {len(view)} bytes, must be {size}")
+            self._pledges[site] = read_pledge(behind, sites)
+        elif len(behind):
+            size = len(body) - len(behind)
+            raise VerificationError(f"update of {len(body)} bytes, must be {size}")
         return summand
 
     def _record(self, action: str, round_id: RoundId, what: str) -> None:

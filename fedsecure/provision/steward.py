@@ -39,6 +39,7 @@ DEMO_RULES: Mapping[str, object] = {
     "update": {"max_bytes": 1_000_000_000, "max_l2_norm": 1000.0},
     "runs": {"max_rounds": 1000},
     "metrics": "plain",
+    "open_layers": False,
 }
 
 

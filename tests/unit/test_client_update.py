@@ -9,7 +9,7 @@ import pytest
 
 from fedsecure import registry
 from fedsecure.ciphertext import CHUNK_BLOCKS, Wire, to_bytes
-from fedsecure.client_run import ClientRun, update_form
+from fedsecure.client_run import ClientRun
 from fedsecure.client_update import encrypt, open_sum, summed_values
 from fedsecure.errors import FedsecureError, NotFinite, VerificationError
 from fedsecure.he import SecretKey
@@ -18,6 +18,7 @@ from fedsecure.ranges import Ranges
 from fedsecure.release import Release
 from fedsecure.running_sum import RunningSum
 from fedsecure.update import IntVector, Layout, ModelUpdate, RoundId, Vector
+from fedsecure.updateform import update_form
 from tests.fakes.federation import RUN, Federation
 
 SITES = ("site-1", "site-2", "site-3")
@@ -109,7 +110,7 @@ def test_updates_begin_with_the_form_that_the_custodian_names(
     runs: dict[str, ClientRun], downlink: str, max_rows: int
 ) -> None:
     run = changed(runs["site-1"], downlink=downlink, max_rows=max_rows)
-    form = update_form(run, run.keys.of(1), SIZE)
+    form = update_form(run.plan, run.scheme, run.keys.of(1), SIZE).to_bytes()
     assert sealed(run, update(1)).startswith(form)
 
 

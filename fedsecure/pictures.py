@@ -30,7 +30,7 @@ BASELINES = (
 )
 """Keys of a summary's baselines, and what they are called."""
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
-_STYLE: dict[Any, Any] = {  # the keys are matplotlib's own
+STYLE: dict[Any, Any] = {  # the keys are matplotlib's own
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": LINE,
@@ -106,7 +106,7 @@ def learning_picture(rounds: Sequence[Row], summary: Row) -> Picture | None:
     ]
     if not panels:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
         for i, (name, points) in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), i + 1)
@@ -114,7 +114,7 @@ def learning_picture(rounds: Sequence[Row], summary: Row) -> Picture | None:
             if name == "accuracy":
                 _baselines(axes, summary.get("baseline") or {}, max(points[-1][0], 1))
         last = "; ".join(f"{n} {p[0][1]:.3g} to {p[-1][1]:.3g}" for n, p in panels)
-        return _kept(figure, "accuracy", f"By rounds completed: {last}.")
+        return kept(figure, "accuracy", f"By rounds completed: {last}.")
 
 
 def epsilon_picture(rounds: Sequence[Row], privacy: Row) -> Picture | None:
@@ -129,7 +129,7 @@ def epsilon_picture(rounds: Sequence[Row], privacy: Row) -> Picture | None:
         spent.setdefault(line, []).append(site)
     if not spent:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.0), layout="constrained")
         axes = figure.add_subplot()
         for i, (line, sites) in enumerate(spent.items()):
@@ -139,7 +139,7 @@ def epsilon_picture(rounds: Sequence[Row], privacy: Row) -> Picture | None:
         _named(axes, len(spent))
         _by_round(axes, "round")
         top = max(line[-1][1] for line in spent)
-        return _kept(figure, "epsilon", f"Epsilon by round, {top:.3g} at most.")
+        return kept(figure, "epsilon", f"Epsilon by round, {top:.3g} at most.")
 
 
 def timeline_picture(rounds: Sequence[Row], timeline: Sequence[Row]) -> Picture | None:
@@ -150,7 +150,7 @@ def timeline_picture(rounds: Sequence[Row], timeline: Sequence[Row]) -> Picture 
         return None
     names = sorted({r.name for r in leaders})
     lanes = {name: i for i, name in enumerate(names)}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 1.5 + 0.62 * len(lanes)), layout="constrained")
         axes = figure.add_subplot()
         for reign in leaders:
@@ -171,7 +171,7 @@ def timeline_picture(rounds: Sequence[Row], timeline: Sequence[Row]) -> Picture 
             + (" and was killed" if r.killed else "")
             for r in leaders
         )
-        return _kept(figure, "timeline", f"{said}.")
+        return kept(figure, "timeline", f"{said}.")
 
 
 def reigns(timeline: Sequence[Row], end: float) -> list[Reign]:
@@ -374,7 +374,8 @@ def _by_round(axes: Axes, label: str) -> None:
     axes.grid(axis="y")
 
 
-def _kept(figure: Figure, name: str, alt: str) -> Picture:
+def kept(figure: Figure, name: str, alt: str) -> Picture:
+    """Return a figure drawn in `STYLE` in both of its forms."""
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", dpi=160, facecolor="#ffffff")
     with mpl.rc_context({"svg.hashsalt": name}):

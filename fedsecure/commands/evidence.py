@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fedsecure.commands.options import KitOption
 
+_MARKS = {"passed": "green", "inconclusive": "yellow", "failed": "bold red"}
 ledger_app = typer.Typer(no_args_is_help=True, help="Signed, chained diaries.")
 privacy_app = typer.Typer(no_args_is_help=True, help="Privacy budgets.")
 
@@ -37,3 +38,37 @@ def privacy_report(kit: KitOption) -> None:
     for row in spending(kit):
         table.add_row(*row)
     Console().print(table)
+
+
+@privacy_app.command("audit")
+def privacy_audit(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the report.")],
+    tier: Annotated[
+        str, typer.Option(help="Which tiers, with commas between.")
+    ] = "1,2,3",
+) -> None:
+    """Put this installation's privacy to the test; 0 only if every check passed.
+
+    Ends with 1 if a claim is contradicted or a check shows nothing.
+    """
+    from datetime import UTC, datetime
+
+    from fedsecure.audit.finding import Tier, Verdict, worst
+    from fedsecure.audit.programme import PLAN, read_tiers, run_audit
+    from fedsecure.audit.report import write_audit
+    from fedsecure.learning.training import SystemRandom
+
+    console = Console()
+
+    def show(found: Tier) -> None:
+        console.print(f"[bold]Tier {found.number}: {found.title}[/]")
+        for check in found.checks:
+            mark = f"[{_MARKS[check.verdict]}]{check.verdict:12}[/]"
+            console.print(f"  {mark} {check.name}: {check.said}")
+
+    tiers = run_audit(read_tiers(tier), SystemRandom(), show)
+    page = write_audit(out, tiers, PLAN, datetime.now(UTC))
+    verdict = worst([found.verdict for found in tiers])
+    console.print(f"[{_MARKS[verdict]}]{verdict}[/]: {page}", soft_wrap=True)
+    if verdict is not Verdict.PASSED:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""What an auditor runs: promises of privacy put to the test, through encryption."""

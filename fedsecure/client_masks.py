@@ -15,8 +15,9 @@ from fedsecure.masks import (
 )
 from fedsecure.onesum import OneSum, Own
 from fedsecure.pledge import Bytes, bundle_bytes, cut, owed, read_secrets
+from fedsecure.receipts import HEADS
 from fedsecure.release import Release, read_participants
-from fedsecure.update import RoundId
+from fedsecure.update import JSON, RoundId
 
 
 class ClientMasks:
@@ -49,7 +50,14 @@ class ClientMasks:
         keys = self._of(run, round_id)
         return make_masks(keys, round_id, threshold, self._random)
 
-    def reveal(self, run: ClientRun, request: Verified, own: Own, term: int) -> bytes:
+    def reveal(
+        self,
+        run: ClientRun,
+        request: Verified,
+        own: Own,
+        term: int,
+        heads: Callable[[], dict[str, JSON]],
+    ) -> bytes:
         """Return the signed shares that open the masks over a closed set.
 
         Asked again for the same set, the same shares.
@@ -58,6 +66,8 @@ class ClientMasks:
         ----------
         own : callable
             Returns the digest of this site's update of the round, if it sent one.
+        heads : callable
+            Returns the heads of ledgers that go with the answer, own line included.
 
         Raises
         ------
@@ -75,7 +85,9 @@ class ClientMasks:
         keys = self._of(run, round_id)
         shares = open_shares(keys, round_id, names, bundles)
         self._sums.reveal(run, round_id, participants, own, term)
-        return self._me.sign(Kind.SHARES, run.scope(round_id), {}, shares).to_bytes()
+        header: dict[str, JSON] = {HEADS: heads()}
+        scope = run.scope(round_id)
+        return self._me.sign(Kind.SHARES, scope, header, shares).to_bytes()
 
     def _of(self, run: ClientRun, round_id: RoundId) -> MaskKeys:
         key_id = run.keys.id_of(round_id.number)

@@ -41,13 +41,16 @@ from fedsecure.errors import (
 from fedsecure.ledger import Ledger
 from fedsecure.onesum import OneSum
 from fedsecure.outgoing import Outgoing
-from fedsecure.privacy.budget import Budget, Reservation
+from fedsecure.privacy.account import Reservation
+from fedsecure.privacy.budget import Budget
+from fedsecure.receipts import HEADS
 from fedsecure.release import read_release
 from fedsecure.runplan import RunPlan
 from fedsecure.shelf import Kept
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
 from fedsecure.update import Layout, ModelUpdate, RoundId, Vector, model_digest
+from fedsecure.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +113,7 @@ class ClientRound:
         )
         self._term = max((r.term for r in ledger.records()), default=0)
         self._sums = OneSum(me.site, ledger)
+        self._witness = Witness(me, peers, ledger, budgets)
         self._masks = ClientMasks(me, peers, self._sums, random)
 
     def close(self) -> None:
@@ -209,9 +213,12 @@ class ClientRound:
     ) -> Reservation | None:
         if plan.privacy is None:
             return None
+        self._witness.require()
         plan.privacy.check_rows(rows)
         event = plan.event(layout.num_parameters)
-        return self._budget(plan).reserve(round_id, plan.digest, event)
+        return self._budget(plan).reserve(
+            round_id, plan.digest, event, plan.privacy.mode.unit
+        )
 
     def _budget(self, plan: RunPlan) -> Budget:
         budget = self._budgets.get(plan.dataset)
@@ -253,6 +260,7 @@ class ClientRound:
 
         def seal(size: int, sha256: str) -> Head:
             header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
+            header[HEADS] = self._witness.document()
             if plan.metrics == "plain":
                 header["metrics"] = {**result.metrics, "saturated": sealed.saturated}
             scope = run.scope(admitted.round)
@@ -294,7 +302,8 @@ class ClientRound:
     def _reveal(self, run: ClientRun, request: Verified) -> Outgoing:
         """Give this site's shares of what takes the masks off a closed round's sum."""
         own = partial(self._sent, run, request.scope.round)
-        return Outgoing.of(self._masks.reveal(run, request, own, self._term))
+        heads = self._witness.document
+        return Outgoing.of(self._masks.reveal(run, request, own, self._term, heads))
 
     def _sent(self, run: ClientRun, round_id: RoundId) -> bytes | None:
         """Return the digest of this site's update of a round, or None."""
@@ -315,6 +324,7 @@ class ClientRound:
         term = parts.count(request.header, "term")
         if term < self._term:
             raise StaleTerm(f"term {term}, this site has seen {self._term}")
+        self._witness.meet(request)
         if term > self._term:
             self._ledger.append("term.seen", request.signer, term=term)
             self._term = term
@@ -332,7 +342,8 @@ class ClientRound:
         if request.scope.round.number > run.plan.rounds:
             run.keys.retire_all()
             residual(run).forget()
-        return self._small(Kind.REPORT, scope, {"metrics": metrics})
+        header: dict[str, JSON] = {"metrics": metrics, HEADS: self._witness.document()}
+        return self._small(Kind.REPORT, scope, header)
 
     def _own(self, kept: Kept) -> Mapping[str, JSON]:
         """Return the header of an own update; its body stays where it is."""
@@ -354,6 +365,12 @@ def _task(admitted: Admitted) -> TrainingTask:
     return TrainingTask(
         admitted.round, admitted.layout, admitted.model, settings, train=True
     )
+
+
+def _units(plan: RunPlan, trainer: Trainer) -> int:
+    """Return what delta is compared with: rows, or users where they are the unit."""
+    rows, privacy = trainer.rows(), plan.privacy
+    return rows if privacy is None else privacy.mode.units(rows, trainer.users())
 
 
 def _checked_update(admitted: Admitted, result: TrainingResult) -> ModelUpdate:

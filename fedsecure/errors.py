@@ -100,6 +100,12 @@ class ReleaseMissing(Refused):
     code = "release_missing"
 
 
+class ClockBehind(Refused):
+    """The site's clock lies before its own ledger: its policy's end means nothing."""
+
+    code = "clock"
+
+
 class NotFinite(Refused):
     """An update holds NaN or Inf."""
 

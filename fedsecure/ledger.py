@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from fedsecure.clock import Clock
@@ -184,6 +185,10 @@ class Ledger:
         """Length and last hash."""
         last = self._records[-1]
         return LedgerHead(self._name, last.seq, last.hash)
+
+    def wall(self) -> datetime:
+        """Return the time of day that the next line would bear."""
+        return self._clock.wall()
 
     def close(self) -> None:
         """Let another process open it; idempotent."""

@@ -19,6 +19,7 @@ from fedsecure.errors import (
 )
 from fedsecure.keys import VerifyKey
 from fedsecure.metadata import JournalEntry, Step
+from fedsecure.receipts import HEADS, SignedHead, heads_document, read_heads
 from fedsecure.release import root
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
@@ -59,13 +60,17 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An update that counts once its bytes and its row are durable."""
+    """An update that counts once its bytes and its row are durable.
+
+    `heads` are those of ledgers that came with it: its site's, and others' it knows.
+    """
 
     site: str
     digest: bytes
     object: str
     size: int
     metrics: Mapping[str, JSON]
+    heads: tuple[SignedHead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,8 @@ class ServerRound:
         name = hashlib.sha256(message.digest + b"object").hexdigest()
         size = len(envelope.body)
         kept = metrics if isinstance(metrics, dict) else {}
-        return Accepted(site, message.digest, f"update/{name}", size, kept)
+        heads = tuple(read_heads(message.header.get(HEADS, {})).values())
+        return Accepted(site, message.digest, f"update/{name}", size, kept, heads)
 
 
 # --- entries of the journal -----------------------------------------------------------
@@ -220,6 +226,7 @@ def update_entry(round_id: RoundId, accepted: Accepted, operation: str) -> Journ
         "object": accepted.object,
         "size": accepted.size,
         "metrics": dict(accepted.metrics),
+        "heads": heads_document(accepted.heads),
     }
     return _entry(round_id, Step.UPDATE, accepted.site, operation, detail)
 

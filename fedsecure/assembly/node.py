@@ -22,6 +22,7 @@ from fedsecure.runplan import RunPlan
 from fedsecure.shelf import Shelf
 from fedsecure.stores import Store
 from fedsecure.update import JSON, Layout, RoundId
+from fedsecure.witness import check_outbox
 
 MAX_BYTES = 1 << 30
 _SMALL = 1 << 18
@@ -97,9 +98,10 @@ def build_round(kit: Kit, content: Content, store: Store, state: Path) -> Client
     ledger = Ledger.open(
         state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
     )
+    me = Identity(kit.roster.federation, kit.name, kit.signing, kit.box)
+    check_outbox(ledger, store, me)
     budgets = {content.dataset: _budget(gate.policy(), content, ledger)}
     recover_budgets(budgets, store)
-    me = Identity(kit.roster.federation, kit.name, kit.signing, kit.box)
     return ClientRound(
         me, kit.roster, gate, ledger, budgets, store, os.urandom, max_bytes=MAX_BYTES
     )

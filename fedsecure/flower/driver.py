@@ -220,6 +220,7 @@ class RoundDriver:
         current.take(verdict)
         opened, number = self._letters.last_release()[0], round_id.number
         self._letters.has(verdict.site, opened, number)
+        self._letters.heads.take(verdict.heads)
         facts: dict[str, JSON] = {"site": verdict.site, "bytes": len(answer.data)}
         self._leader.note("update", round_id.number, facts)
 
@@ -287,6 +288,7 @@ class RoundDriver:
         )
         leader.tools.journal.advance(leader.term, expected, head)
         self._record("round.release", closed.round, release.digest().hex())
+        self._letters.heads.keep()
 
     def _publish_before(self, number: int) -> None:
         """Publish every release below round `number` that is not published yet.

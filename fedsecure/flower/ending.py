@@ -8,6 +8,7 @@ from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.flower.post import Answer, Round
 from fedsecure.parts import count
+from fedsecure.receipts import HEADS, read_heads
 from fedsecure.trainer import JSON
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Ending:
             for site in leader.terms.asked:
                 self._ask(exchange, site)
             self._await_reports(exchange, reports)
+        self._letters.heads.keep()
         return reports
 
     def _ask(self, exchange: Round, site: str) -> None:
@@ -70,6 +72,8 @@ class Ending:
         site = message.signer
         if message.kind == Kind.REPORT:
             message.require(self._letters.scope(site, self._number))
+            heads = read_heads(message.header.get(HEADS, {}))
+            self._letters.heads.take(heads.values())
             reports[site] = message.header.get("metrics")
             return
         code = str(message.header.get("code"))

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from fedsecure import parts
 from fedsecure.envelope import Kind, Scope
 from fedsecure.flower.beginning import Beginning, RunKey
+from fedsecure.flower.heads import Heads
 from fedsecure.flower.leader import Leader
 from fedsecure.outgoing import Bytes
+from fedsecure.receipts import HEADS
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
@@ -20,6 +22,7 @@ class Letters:
     def __init__(self, leader: Leader, began: Beginning) -> None:
         self._leader = leader
         self._began = began
+        self.heads = Heads(leader)
         self._keyed: dict[str, int] = {}
         self._opened: dict[str, int] = {}
 
@@ -75,6 +78,7 @@ class Letters:
                 {"first_round": k.first_round, "custodian": k.custodian} for k in keys
             ],
             "parts": parts.listing(pieces),
+            HEADS: self.heads.document(),
         }
         scope = self.scope(site, number)
         return leader.sign(Kind.REQUEST, scope, header, parts.join(pieces))

@@ -16,6 +16,7 @@ from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.flower.post import Answer, Round
 from fedsecure.pledge import Pledge, cut, owed, promise
+from fedsecure.receipts import HEADS, read_heads
 from fedsecure.server_round import Closed
 from fedsecure.shares import SHARE_BYTES, coefficients, combine
 from fedsecure.trainer import JSON
@@ -87,6 +88,7 @@ class Unmasking:
             "term": self._leader.term,
             "plan": dict(self._leader.terms.plan),
             "participants": rows,
+            HEADS: self._letters.heads.document(),
         }
         place = self._sites.index(site)
         names = {s for s, _ in self._closed.participants}
@@ -122,6 +124,8 @@ class Unmasking:
         shares = cut(message.body, SHARE_BYTES)
         if len(shares) != len(self._owed):
             raise VerificationError(f"{len(shares)} shares, must be {len(self._owed)}")
+        heads = read_heads(message.header.get(HEADS, {}))
+        self._letters.heads.take(heads.values())
         self._shares[self._sites.index(site)] = shares
 
     def _again(self, exchange: Round, site: str) -> None:

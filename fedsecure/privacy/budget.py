@@ -9,31 +9,18 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from fedsecure.accounting import PrivacyEvent, Relation, grouped
+from fedsecure.accounting import PrivacyEvent, Relation
 from fedsecure.errors import (
     BudgetExhausted,
     ConfigurationError,
     InputConflict,
-    LedgerCorrupt,
+    PolicyRefused,
 )
 from fedsecure.ledger import Ledger, Record
-from fedsecure.privacy.plan import (
-    AccountantFactory,
-    check_delta,
-    event_document,
-    read_event,
-)
+from fedsecure.privacy.account import INHERITS, Account, Reservation, State
+from fedsecure.privacy.plan import AccountantFactory, check_delta, event_document
 from fedsecure.update import JSON, RoundId
-
-
-class State(StrEnum):
-    """What became of a reservation; it is charged in all three."""
-
-    RESERVED = "reserved"
-    COMMITTED = "committed"
-    VOID = "void"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +53,18 @@ class Ceiling:
         What epsilon is about. Every event is valued under it.
     policy_digest : bytes
         Of the policy that says so; 32 bytes.
+    per_run_epsilon : float
+        What one run may spend; infinity: all that is left.
+    content_may_change : bool
+        Whether other rows under the same id are taken, with all spending inherited.
     """
 
     max_epsilon: float
     delta: float
     relation: Relation
     policy_digest: bytes
+    per_run_epsilon: float = math.inf
+    content_may_change: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a ceiling that is no ceiling."""
@@ -79,22 +72,10 @@ class Ceiling:
             raise ConfigurationError(
                 f"max_epsilon={self.max_epsilon}, must be positive and finite"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """A right to touch the data once, durable before it is used.
-
-    Attributes
-    ----------
-    seq : int
-        Its line in the ledger.
-    """
-
-    seq: int
-    round: RoundId
-    plan_digest: bytes
-    event: PrivacyEvent
+        if not self.per_run_epsilon > 0:
+            raise ConfigurationError(
+                f"per_run_epsilon={self.per_run_epsilon}, must be positive"
+            )
 
 
 class Budget:
@@ -113,13 +94,10 @@ class Budget:
     ) -> None:
         """Read the data set's history from the ledger; use `open`."""
         self._ledger, self._dataset = ledger, dataset
-        self._ceiling, self._guards = ceiling, guards
-        self._reservations: dict[int, Reservation] = {}
-        self._states: dict[int, State] = {}
-        self._latest: dict[RoundId, int] = {}
-        self._opening: Mapping[str, JSON] | None = None
+        self._ceiling = ceiling
+        self._account = Account(dataset, ceiling.relation, guards)
         for record in ledger.records():
-            self._replay(record)
+            self._account.replay(record)
 
     @classmethod
     def open(
@@ -145,6 +123,8 @@ class Budget:
             If delta >= 1/rows, or no guard is given.
         LedgerCorrupt
             If a budget line cannot be read.
+        PolicyRefused
+            If the content is another than before and the ceiling does not allow that.
         """
         check_delta(ceiling.delta, content.rows)
         if not guards:
@@ -157,44 +137,57 @@ class Budget:
             "relation": str(ceiling.relation),
             "policy": ceiling.policy_digest.hex(),
         }
-        if budget._opening != opening:
-            budget._append("budget.open", opening)
+        before = budget._account.opening
+        if before != opening:
+            inherits = budget._inherits(content, before)
+            budget._append("budget.open", opening | inherits)
         return budget
 
     def reserve(
-        self, round_id: RoundId, plan_digest: bytes, event: PrivacyEvent
+        self,
+        round_id: RoundId,
+        plan_digest: bytes,
+        event: PrivacyEvent,
+        unit: str = "example",
     ) -> Reservation:
         """Charge `event`; on return the charge is durable and the data may be read.
 
         After a void the same round may be reserved again under the same plan, at a new
         charge: noise that was thrown away was still drawn for somebody.
 
+        Parameters
+        ----------
+        unit : str
+            What neighbouring data sets differ by; written down.
+
         Raises
         ------
         BudgetExhausted
-            If the ceiling would be passed. The message stays at the site.
+            If a ceiling would be passed. The message stays at the site.
         InputConflict
             If the round was answered, is being answered, or had another plan.
         ConfigurationError
             If no accountant knows the event.
         """
         self._check_round(round_id, plan_digest)
-        ceiling = self._ceiling
-        events = [*self._events(), event]
-        after = self._value(events, ceiling.delta, enough=ceiling.max_epsilon)
+        ceiling, delta = self._ceiling, self._ceiling.delta
+        after = self._account.spending.all_with(
+            event, delta=delta, enough=ceiling.max_epsilon
+        )
         if not after <= ceiling.max_epsilon:
             raise BudgetExhausted(self._exhausted(after))
+        self._check_run(round_id.run, event)
         detail: dict[str, JSON] = {
             "plan": plan_digest.hex(),
             "event": {
                 **event_document(event),
                 "relation": str(ceiling.relation),
-                "unit": "example",
+                "unit": unit,
             },
             "epsilon_after": {"guard": after, "delta": ceiling.delta},
         }
         record = self._append("budget.reserve", detail, round_id)
-        return self._reservations[record.seq]
+        return self._account.reservation(record.seq)
 
     def commit(self, reservation: Reservation, outgoing: bytes) -> None:
         """Record that the answer is in the outbox; `outgoing` is a SHA-256 of it.
@@ -222,6 +215,28 @@ class Budget:
         """
         self._settle(reservation, "void", {"reason": reason})
 
+    def receipt(self, aggregator: str, seq: int, digest: bytes) -> None:
+        """Record that an aggregator returned a signed head of this ledger.
+
+        One line for the latest answer that the head is sure to cover, if there is one
+        without a receipt: who knows line n knows all before it.
+
+        Parameters
+        ----------
+        seq : int
+            Length of the ledger that the aggregator knows of.
+        digest : bytes
+            Hash of its last line.
+        """
+        commit = self._account.without_receipt(seq)
+        if commit is not None:
+            detail: dict[str, JSON] = {
+                "commit": commit,
+                "aggregator": aggregator,
+                "head": {"seq": seq, "hash": digest.hex()},
+            }
+            self._append("budget.receipt", detail)
+
     def recover(self, outbox_has: Callable[[RoundId], bytes | None]) -> None:
         """Settle what a crash left open, before anything new is reserved.
 
@@ -230,9 +245,7 @@ class Budget:
         outbox_has : callable
             From a round to the head that lies in the outbox for it, or None.
         """
-        for seq, reservation in list(self._reservations.items()):
-            if self._states[seq] is not State.RESERVED:
-                continue
+        for reservation in self._account.unsettled():
             data = outbox_has(reservation.round)
             if data is None:
                 self.void(reservation, "process ended before the outbox was written")
@@ -241,43 +254,50 @@ class Budget:
 
     def epsilon(self, delta: float) -> float:
         """Return what was ever spent on the data set, by the tightest guard."""
-        return self._value(self._events(), delta, enough=0.0)
+        return self._account.spending.all_with(delta=delta)
 
     def spent_by_run(self) -> dict[str, float]:
         """Return each run's epsilon alone, at the ceiling's delta.
 
         They do not add up to `epsilon`: composition is better than a sum.
         """
-        runs: dict[str, list[PrivacyEvent]] = {}
-        for reservation in self._reservations.values():
-            runs.setdefault(reservation.round.run, []).append(reservation.event)
-        delta = self._ceiling.delta
-        return {run: self._value(e, delta, enough=0.0) for run, e in runs.items()}
+        return self._account.spending.by_run(self._ceiling.delta)
 
-    def _events(self) -> list[PrivacyEvent]:
-        return [r.event for r in self._reservations.values()]
-
-    def _value(
-        self, events: Sequence[PrivacyEvent], delta: float, *, enough: float
-    ) -> float:
-        """Return the first guard's epsilon that is `enough` or less, or the least."""
-        relation, merged = self._ceiling.relation, grouped(events)
-        values: list[float] = []
-        for factory in self._guards:
-            accountant = factory(relation)
-            if not all(accountant.supports(event) for event in merged):
-                continue
-            for event in merged:
-                accountant.compose(event)
-            values.append(accountant.epsilon(delta) if merged else 0.0)
-            if values[-1] <= enough:
-                break
-        if not values:
-            raise ConfigurationError(
-                f"no accountant knows all events of data set {self._dataset!r} under "
-                f"{relation}; nothing was reserved"
+    def _check_run(self, run: str, event: PrivacyEvent) -> None:
+        ceiling = self._ceiling
+        if math.isinf(ceiling.per_run_epsilon):
+            return
+        bound = ceiling.per_run_epsilon
+        after = self._account.spending.run_with(
+            run, event, delta=ceiling.delta, enough=bound
+        )
+        if not after <= bound:
+            before = self._account.spending.run_with(run, delta=ceiling.delta)
+            raise BudgetExhausted(
+                f"data set {self._dataset!r}: run {run!r} has spent epsilon "
+                f"{before:.4g}, this round would make it {after:.4g}, one run may "
+                f"spend {bound} (per_run_epsilon) at delta {ceiling.delta}, "
+                f"{ceiling.relation}; nothing was touched"
             )
-        return min(values)
+
+    def _inherits(
+        self, content: Content, before: Mapping[str, JSON] | None
+    ) -> dict[str, JSON]:
+        """Return what a new content's line says of the old one's spending."""
+        if before is None or before["fingerprint"] == content.fingerprint:
+            return {}
+        if not self._ceiling.content_may_change:
+            raise PolicyRefused(
+                f"data set {self._dataset!r}: its rows are others than the ledger's "
+                f"(fingerprint {content.fingerprint}, was {before['fingerprint']}), "
+                "and the policy's privacy.content_changes is refuse: give the new "
+                "rows an id of their own, or let the steward allow them"
+            )
+        of: dict[str, JSON] = {
+            "fingerprint": before["fingerprint"],
+            "reservations": len(self._account),
+        }
+        return {INHERITS: of}
 
     def _exhausted(self, after: float) -> str:
         ceiling = self._ceiling
@@ -291,24 +311,25 @@ class Budget:
         )
 
     def _check_round(self, round_id: RoundId, plan_digest: bytes) -> None:
-        seq = self._latest.get(round_id)
-        if seq is None:
+        last = self._account.latest(round_id)
+        if last is None:
             return
         where = f"round {round_id.number} of run {round_id.run!r}"
-        if self._states[seq] is not State.VOID:
+        state = self._account.state(last.seq)
+        if state is not State.VOID:
             raise InputConflict(
-                f"{where} is {self._states[seq]} already (ledger line {seq}); its "
+                f"{where} is {state} already (ledger line {last.seq}); its "
                 "answer is in the outbox or on its way, and no second one is made"
             )
-        if self._reservations[seq].plan_digest != plan_digest:
+        if last.plan_digest != plan_digest:
             raise InputConflict(
-                f"{where} was reserved under another plan (ledger line {seq})"
+                f"{where} was reserved under another plan (ledger line {last.seq})"
             )
 
     def _settle(
         self, reservation: Reservation, action: str, detail: dict[str, JSON]
     ) -> None:
-        state = self._states.get(reservation.seq)
+        state = self._account.state(reservation.seq)
         if state is not State.RESERVED:
             raise InputConflict(
                 f"cannot {action} ledger line {reservation.seq}: it is {state}"
@@ -324,47 +345,5 @@ class Budget:
         record = self._ledger.append(
             action, self._dataset, run=run, round=number, detail=detail
         )
-        self._replay(record)
+        self._account.replay(record)
         return record
-
-    def _replay(self, record: Record) -> None:
-        """Take one ledger line into account; the only place where state changes."""
-        if record.object != self._dataset or not record.action.startswith("budget."):
-            return
-        try:
-            self._read(record)
-        except (KeyError, TypeError, ValueError, ConfigurationError) as bad:
-            raise LedgerCorrupt(
-                f"ledger line {record.seq} ({record.action}) cannot be read: {bad!r}; "
-                "it was written by another version or by hand"
-            ) from bad
-
-    def _read(self, record: Record) -> None:
-        match record.action:
-            case "budget.open":
-                self._opening = dict(record.detail)
-            case "budget.reserve":
-                made = _reservation(record)
-                self._reservations[made.seq] = made
-                self._states[made.seq] = State.RESERVED
-                self._latest[made.round] = made.seq
-            case "budget.commit" | "budget.void":
-                seq = int(str(record.detail["reserve"]))
-                if self._states[seq] is not State.RESERVED:
-                    raise ValueError(f"line {seq} is {self._states[seq]}")
-                done = record.action == "budget.commit"
-                self._states[seq] = State.COMMITTED if done else State.VOID
-            case _:
-                raise ValueError("unknown budget action")
-
-
-def _reservation(record: Record) -> Reservation:
-    event = record.detail["event"]
-    if not isinstance(event, dict):
-        raise TypeError("event is no object")
-    return Reservation(
-        record.seq,
-        RoundId(record.run, record.round),
-        bytes.fromhex(str(record.detail["plan"])),
-        read_event(event),
-    )

@@ -37,6 +37,7 @@ from fedsecure.shelf import Shelf
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON
 from fedsecure.update import Layout, Vector
+from fedsecure.witness import check_outbox
 from tests.fakes.clock import FakeClock
 from tests.fakes.disk import FakeDisk
 from tests.fakes.fuses import Died, Fuse, FusedDisk, FusedJournal, FusedStore
@@ -153,6 +154,8 @@ class Site:
         signing, box = federation.signing(self.name), federation.box(self.name)
         disk, store = FusedDisk(self.disk, self.fuse), FusedStore(self.store, self.fuse)
         ledger = _ledger(disk, self.name, signing, federation.clock)
+        me = Identity(federation.roster.federation, self.name, signing, box)
+        check_outbox(ledger, store, me)
         budgets = {}
         if federation.private:
             ceiling = Ceiling(
@@ -162,7 +165,6 @@ class Site:
             self.budget = Budget.open(ledger, content, ceiling, [CountingAccountant])
             budgets["data"] = self.budget
             recover_budgets(budgets, store)
-        me = Identity(federation.roster.federation, self.name, signing, box)
         return ClientRound(
             me,
             federation.roster,

@@ -16,9 +16,9 @@ from tests.fakes.federation import Federation
 from tests.fakes.fuses import Died, Fuse
 from tests.fakes.history import violations
 
-SERVER_STEPS = 71
-CUSTODIAN_STEPS = 34
-SITE_STEPS = 27
+SERVER_STEPS = 74
+CUSTODIAN_STEPS = 38
+SITE_STEPS = 32
 PIECE = 12_000  # an update lies in three pieces, the custodian's beginning in six
 PAIRS = random.Random(7).sample(  # noqa: S311 - a sample, not a secret
     [(a, b) for a in range(2, SERVER_STEPS) for b in range(1, SERVER_STEPS - a)], 12

@@ -267,7 +267,7 @@ def test_update_carries_no_row_count(desk: Desk) -> None:
     header: Mapping[str, JSON] = json.loads(
         parse(desk.site.answer(desk.letter()), MAX_BYTES).header
     )
-    assert set(header) == {"input", "metrics"}
+    assert set(header) == {"heads", "input", "metrics"}
     assert set(header["metrics"]) == {"loss", "num_test", "saturated"}  # type: ignore[arg-type]
 
 

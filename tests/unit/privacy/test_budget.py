@@ -13,7 +13,8 @@ from fedsecure.errors import (
     LedgerCorrupt,
 )
 from fedsecure.ledger import Ledger
-from fedsecure.privacy.budget import Budget, Ceiling, Content, Reservation
+from fedsecure.privacy.account import Reservation
+from fedsecure.privacy.budget import Budget, Ceiling, Content
 from fedsecure.privacy.plan import AccountantFactory
 from fedsecure.update import JSON, RoundId
 from tests.fakes.paper import Paper, line_of

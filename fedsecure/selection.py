@@ -7,6 +7,7 @@ tensor, or the weight; so what is open is a little less than the open tensors. P
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,13 +73,18 @@ def encrypted_tensors(layout: Layout, patterns: Sequence[str]) -> tuple[bool, ..
         A pattern matches no tensor: misspelt, it would leave one open; or is none that
         is read, or a name is too long.
     """
-    found = [False] * len(layout.names)
+    return _matched(layout.names, tuple(patterns))
+
+
+@lru_cache(maxsize=8)  # a run asks for the same thrice a round
+def _matched(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[bool, ...]:
+    found = [False] * len(names)
     for text in patterns:
         pattern = Pattern(text)
-        matched = [pattern.matches(name) for name in layout.names]
+        matched = [pattern.matches(name) for name in names]
         if not any(matched):
-            shown = ", ".join(layout.names[:8])
-            more = ", ..." if len(layout.names) > 8 else ""
+            shown = ", ".join(names[:8])
+            more = ", ..." if len(names) > 8 else ""
             raise ConfigurationError(
                 f"encryption.encrypt_layers: {text!r} matches no tensor of the model; "
                 f"it has {shown}{more}"

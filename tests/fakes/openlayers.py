@@ -37,6 +37,7 @@ def federation_of(
     layout: Layout = WIDE,
     masked: bool = False,
     rounds: int = 1,
+    min_contributors: int = 3,
     changes: Mapping[str, JSON] | None = None,
 ) -> Federation:
     """Return three sites under `bfv`, without privacy, that encrypt these tensors."""
@@ -46,6 +47,7 @@ def federation_of(
         masked=masked,
         rounds=rounds,
         threshold=2,
+        min_contributors=min_contributors,
     )
     section = cast("dict[str, JSON]", made.plan["encryption"])
     section.update({"encrypt_layers": list(patterns), **(changes or {})})

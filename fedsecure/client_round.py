@@ -149,7 +149,7 @@ class ClientRound:
             self.recover(parse(release, self._max_bytes))
         if request.header.get("train") is False:
             return self._report(run, request, trainer)
-        admitted = self.admit(request, trainer.rows())
+        admitted = self.admit(request, _units(run.plan, trainer))
         if isinstance(admitted, Kept):
             return admitted.outgoing
         return self.protect(admitted, trainer.run(_task(admitted))).outgoing

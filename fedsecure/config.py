@@ -56,6 +56,16 @@ class RunConfig(Section):
     run_root: str = "runs"
 
     @model_validator(mode="after")
+    def _users_are_told_apart(self) -> Self:
+        told = self.data.user_column or self.data.name == "object"
+        if self.privacy.mode == "user_distributed" and not told:
+            raise ValueError(
+                "privacy.mode=user_distributed needs data.user_column, the column of a "
+                "csv that says whose a row is"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sites_fit(self) -> Self:
         if self.encryption.max_contributors < self.federation.sites:
             raise ValueError(

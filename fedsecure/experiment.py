@@ -14,19 +14,22 @@ from ruamel.yaml import YAML
 from fedsecure import registry
 from fedsecure.access.kit import read_kit
 from fedsecure.access.roster import Role, Roster
-from fedsecure.accounting import enforced_with, guarantee
+from fedsecure.announcement import announced, private_plan_of
 from fedsecure.backends import Backend, Event, Job, Outcome
+from fedsecure.baselines import plainly, unprotected, with_local_noise
 from fedsecure.checkpoint.replicate import shared_devices
 from fedsecure.composition import shown
 from fedsecure.config import RunConfig
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import ConfigurationError, LedgerCorrupt
 from fedsecure.learning.datasets import SiteData, load_pooled, load_site
-from fedsecure.learning.training import central_training
-from fedsecure.ledger import verify_ledger
+from fedsecure.learning.training import LocalTrainer, central_training
+from fedsecure.ledger import Record, verify_ledger
 from fedsecure.notes import data_notes, run_notes
 from fedsecure.planning import encryption_section, event_of, private_plan
-from fedsecure.privacy.plan import Mode, PrivacyPlan, check_delta
+from fedsecure.privacy.plan import Mode, check_delta
+from fedsecure.privacy.promise import promises
+from fedsecure.protected import encryption_facts, privacy_facts
 from fedsecure.provision.kits import provision, write_policy
 from fedsecure.report import write_report
 from fedsecure.summary import Digest, digest
@@ -58,7 +61,8 @@ def run_experiment(config: RunConfig, show: Show) -> Finished:
         backend: Backend = registry.load("backends", config.backend.name).create({})
         folder = _folder(config, plan)
         job = Job(config, plan, kits, folder, show)
-        show(_announced(config, plan))
+        for event in announced(config, plan, _size(parts, plan)):
+            show(event)
         try:
             outcome = backend.run(job)
         except ConfigurationError:
@@ -71,47 +75,6 @@ def run_experiment(config: RunConfig, show: Show) -> Finished:
     summary["notes"] = [*data_notes(parts), *_list(summary["notes"])]
     write_report(folder, summary, tables.rounds, tables.timeline)
     return Finished(folder, summary)
-
-
-def _announced(config: RunConfig, plan: Mapping[str, JSON]) -> Event:
-    """Return the event that says what is about to run, and what it will cost."""
-    privacy, federation = private_plan_of(plan), config.federation
-    epsilons: list[JSON] = []
-    if privacy is not None:
-        for number in range(1, federation.rounds + 1):
-            spent = [event_of(privacy, number)]
-            name = enforced_with(spent)
-            cost = guarantee(name, privacy.relation, spent, privacy.delta)
-            epsilons.append(cost.epsilon)
-    protection = "no differential privacy"
-    if privacy is not None:
-        protection = (
-            f"{privacy.mode}, noise multiplier {privacy.noise_multiplier:.3f}, "
-            f"ε {epsilons[-1]:.2f} at δ {privacy.delta:g} after "
-            f"{federation.rounds} rounds"
-        )
-    text = (
-        f"{plan['run']} on {config.backend.name}: {federation.sites} sites, "
-        f"{federation.rounds} rounds, {config.data.name} with {config.model.name}; "
-        f"{protection}; {config.encryption.scheme} encryption"
-    )
-    delta = 0.0 if privacy is None else privacy.delta
-    scheme = config.encryption.scheme
-    return {
-        "event": "plan",
-        "text": text,
-        "epsilons": epsilons,
-        "delta": delta,
-        "scheme": scheme,
-    }
-
-
-def private_plan_of(plan: Mapping[str, JSON]) -> PrivacyPlan | None:
-    """Return a plan document's privacy plan; None in mode `none`."""
-    section = plan["privacy"]
-    if not isinstance(section, dict) or section["mode"] == Mode.NONE:
-        return None
-    return PrivacyPlan.from_document(section)
 
 
 def make_plan(
@@ -163,7 +126,8 @@ def _simulated(config: RunConfig) -> list[SiteData]:
     parts = [load_site(values, index, count) for index in range(count)]
     if config.privacy.mode != "none":
         for part in parts:
-            check_delta(config.privacy.delta, len(part.train_y))
+            rows, mode = len(part.train_y), Mode(config.privacy.mode)
+            check_delta(config.privacy.delta, mode.units(rows, part.users))
     return parts
 
 
@@ -258,35 +222,44 @@ def _folder(config: RunConfig, plan: Mapping[str, JSON]) -> Path:
 def _baselines(
     config: RunConfig, parts: Sequence[SiteData], job: Job
 ) -> dict[str, JSON]:
-    """Train the same without protection, and centrally, for comparison."""
+    """Train the same without protection, with local noise, and centrally."""
+    names = (
+        "unprotected_accuracy",
+        "local_noise_accuracy",
+        "centralised_accuracy",
+    )
     if not config.baselines:
-        return {"unprotected_accuracy": None, "centralised_accuracy": None}
-    protected = config.privacy.mode != "none" or config.encryption.scheme == "bfv"
-    unprotected = _unprotected(config, parts) if protected else None
+        return dict.fromkeys(names)
+    privacy, local = private_plan_of(job.plan), None
+    if privacy is not None:
+        said = promises(privacy, [event_of(privacy, privacy.rounds)])
+        local = with_local_noise(config, said[0].enforced.epsilon)
     pooled = load_pooled(config.data.model_dump(), len(parts))
-    central = central_training(pooled, _settings(job.plan), config.federation.rounds)
-    return {
-        "unprotected_accuracy": unprotected,
-        "centralised_accuracy": central[-1].get("accuracy"),
-    }
+    settings = {**_settings(job.plan), "train": _trained(plainly(config))}
+    central = central_training(pooled, settings, config.federation.rounds)
+    found = (
+        _accuracy(unprotected(config), parts),
+        _accuracy(local, parts),
+        central[-1].get("accuracy"),
+    )
+    return dict(zip(names, found, strict=True))
 
 
-def _unprotected(config: RunConfig, parts: Sequence[SiteData]) -> JSON:
-    plain = config.document()
-    plain["privacy"] = {"mode": "none", "metrics": "plain"}
-    plain["encryption"] = {
-        "scheme": "insecure_plain",
-        "max_contributors": config.encryption.max_contributors,
-    }
-    plain["backend"], plain["store"] = {"name": "inprocess"}, {"name": "memory"}
-    plain["federation"] = {**config.federation.model_dump(), "kits": None}
-    changed = RunConfig.parse(plain)
+def _trained(train: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return a section on training as plans have it: where to compute is no part."""
+    return {key: value for key, value in train.items() if key != "device"}
+
+
+def _accuracy(config: RunConfig | None, parts: Sequence[SiteData]) -> JSON:
+    """Return the final accuracy of a run in this process that leaves nothing."""
+    if config is None:
+        return None
     with tempfile.TemporaryDirectory(prefix="fed-") as scratch:
-        kits = _kits(changed, Path(scratch))
-        plan = make_plan(changed, kits, parts)
+        kits = _kits(config, Path(scratch))
+        plan = make_plan(config, kits, parts)
         backend: Backend = registry.load("backends", "inprocess").create({})
         folder = Path(scratch) / "run"
-        outcome = backend.run(Job(changed, plan, kits, folder, lambda _: None))
+        outcome = backend.run(Job(config, plan, kits, folder, lambda _: None))
     final = digest(outcome, plan).totals["final"]
     return final.get("accuracy") if isinstance(final, dict) else None
 
@@ -302,21 +275,10 @@ def _summary(
     tables: Digest,
     baseline: Mapping[str, JSON],
 ) -> dict[str, JSON]:
-    lines, broken = _verify(outcome)
+    ledgers, broken = _verify(outcome)
     stores = [Path(path) for path in config.store.paths or [config.run_root] * 2]
     shared = config.store.name == "local" and bool(shared_devices(stores))
-    privacy = plan["privacy"] if isinstance(plan["privacy"], dict) else {}
-    per_site: dict[str, JSON] = {
-        site: history[-1] for site, history in outcome.epsilons.items() if history
-    }
-    facts = (
-        "mode",
-        "delta",
-        "relation",
-        "noise_multiplier",
-        "clip_norm",
-        "sample_rate",
-    )
+    parameters = int(str(tables.totals["parameters"]))
     return {
         "run_id": plan["run"],
         "backend": config.backend.name,
@@ -325,22 +287,34 @@ def _summary(
         "scheme": config.encryption.scheme,
         **tables.totals,
         "baseline": dict(baseline),
-        "privacy": {**{k: privacy[k] for k in facts}, "per_site": per_site},
+        "privacy": privacy_facts(plan, outcome, ledgers, parameters),
+        "encryption": encryption_facts(plan, parameters),
         "ledgers_verified": not broken,
-        "ledgers": lines,
+        "ledgers": {owner: len(records) for owner, records in ledgers.items()},
         "notes": [*broken, *run_notes(config, shared=shared)],
     }
 
 
-def _verify(outcome: Outcome) -> tuple[dict[str, JSON], list[JSON]]:
-    lines: dict[str, JSON] = {}
+def _verify(
+    outcome: Outcome,
+) -> tuple[dict[str, tuple[Record, ...]], list[JSON]]:
+    ledgers: dict[str, tuple[Record, ...]] = {}
     broken: list[JSON] = []
     for owner, path in outcome.ledgers.items():
         try:
-            lines[owner] = len(verify_ledger(path, SystemDisk()))
+            ledgers[owner] = verify_ledger(path, SystemDisk())
         except LedgerCorrupt as bad:
             broken.append(f"ledger of {owner}: {bad}")
-    return lines, broken
+    return ledgers, broken
+
+
+def _size(parts: Sequence[SiteData], plan: Mapping[str, JSON]) -> int:
+    """Return the model's parameters; 0 where its rows are not here."""
+    if not parts:
+        return 0
+    return LocalTrainer(parts[0], objects=_objects(plan)).initial(_settings(plan))[
+        0
+    ].num_parameters
 
 
 def _list(value: JSON) -> list[JSON]:

@@ -56,6 +56,7 @@ class DataConfig(Section):
     object: str | None = None
     path: str | list[str] | None = None
     site_column: str | None = None
+    user_column: str | None = None
     target: str | None = None
     task: Literal["classification", "regression"] = "classification"
     schema_path: str | None = None
@@ -80,6 +81,8 @@ class DataConfig(Section):
     def _has_what_it_needs(self) -> Self:
         if self.name == "csv" and (self.path is None or self.target is None):
             raise ValueError("data=csv needs data.path and data.target")
+        if self.user_column and self.name != "csv":
+            raise ValueError(f"data.user_column does nothing with data={self.name}")
         if self.name == "object" and self.object is None:
             raise ValueError('data=object needs data.object="package.module:function"')
         return self

@@ -75,3 +75,7 @@ class Trainer(Protocol):
     def rows(self) -> int:
         """Return the training rows at this site; the number stays at the site."""
         ...
+
+    def users(self) -> int:
+        """Return the persons behind them; 0 where they are not told apart."""
+        ...

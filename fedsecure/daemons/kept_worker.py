@@ -29,6 +29,7 @@ class WorkerTrainer:
         send(channel, pack(config, b""), MAX_BYTES)
         answer, _ = self._receive()
         self._rows = int(str(answer["rows"]))
+        self._users = int(str(answer["users"]))
         self._digest = bytes.fromhex(str(answer["digest"]))
 
     def initial(self, settings: Mapping[str, JSON]) -> tuple[Layout, Vector]:
@@ -39,6 +40,10 @@ class WorkerTrainer:
     def rows(self) -> int:
         """Return the training rows the worker loaded."""
         return self._rows
+
+    def users(self) -> int:
+        """Return the persons behind them; 0 where they are not told apart."""
+        return self._users
 
     def digest(self) -> bytes:
         """Return SHA-256 of the rows the worker loaded; it stays at the site."""
@@ -130,6 +135,10 @@ class KeptWorker:
     def rows(self) -> int:
         """Return the training rows the worker loaded."""
         return self._guarded().rows()
+
+    def users(self) -> int:
+        """Return the persons behind them; 0 where they are not told apart."""
+        return self._guarded().users()
 
     def run(self, task: TrainingTask) -> TrainingResult:
         """Have the worker do one pass."""

@@ -49,6 +49,7 @@ def serve(channel: socket.socket) -> None:
         )
         first: dict[str, JSON] = {
             "rows": trainer.rows(),
+            "users": trainer.users(),
             "digest": data.digest().hex(),
         }
     except FedsecureError as bad:

@@ -149,6 +149,10 @@ class FlowerTrainer:
         """Return the training rows at this site."""
         return self._rows
 
+    def users(self) -> int:
+        """Return 0: an app of one's own does not tell this mod whose its rows are."""
+        return 0
+
     def run(self, task: TrainingTask) -> TrainingResult:
         """Call the app with the model in plain, inside the site.
 

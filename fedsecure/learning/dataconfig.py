@@ -29,6 +29,9 @@ class DataConfig:
         CSV files: one per site, or one.
     site_column, target, task : str
         Of a CSV; `task` empty: told from the target.
+    user_column : str
+        Of a CSV: who a row is about. All rows of one are tested or trained on together,
+        dealt to one site, and one unit in privacy mode `user_distributed`.
     schema_path : str
         Public description of the columns; empty: read from the data.
     delimiter, encoding, missing, max_rows, min_rows : str, str, tuple, int, int
@@ -58,6 +61,7 @@ class DataConfig:
     seed: int = 7
     path: tuple[str, ...] = ()
     site_column: str = ""
+    user_column: str = ""
     target: str = ""
     task: str = ""
     schema_path: str = ""
@@ -101,6 +105,11 @@ class DataConfig:
             raise ConfigurationError('data.name=object needs data.object="pkg.mod:fun"')
         if self.name == "csv" and not (self.path and self.target):
             raise ConfigurationError("data.name=csv needs data.path and data.target")
+        if self.user_column and self.name != "csv":
+            raise ConfigurationError(
+                f"data.user_column={self.user_column!r} does nothing with data.name="
+                f"{self.name}; of an object, return SiteData with train_users"
+            )
         self.dealing(1)
 
     def dealing(self, sites: int) -> Partition:

@@ -77,7 +77,8 @@ def draft(files: Sequence[CsvFile], config: DataConfig) -> str:
     seen = [Seen(name, classes if name == target else _MANY) for name in header]
     for file in files:
         _look(file, seen, config)
-    key = next((n for n in header if n.lower() in _IDS and n != target), "")
+    ids = [n for n in header if n.lower() in _IDS and n != target]
+    key = config.user_column or next(iter(ids), "")
     blocks = [_block(column, target, key, config) for column in seen]
     head = "# Drafted. The same file must lie at every site; YAML 1.2."
     return "\n".join([head, "columns:", *blocks, ""])
@@ -102,6 +103,8 @@ def _block(seen: Seen, target: str, key: str, config: DataConfig) -> str:
         entry.append("role: site")
     elif seen.name == key:
         entry.append("role: id")
+    elif config.user_column and seen.name.lower() in _IDS:
+        entry.append("role: drop  # a record's name; data.user_column is the person's")
     else:
         kind = _described(seen, "", target=False)
         entry += ["role: feature", *kind] if kind else ["role: drop  # no use seen"]

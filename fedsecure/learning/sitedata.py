@@ -14,6 +14,8 @@ from fedsecure.trainer import JSON
 Task = Literal["binary", "multiclass", "regression"]
 Features = NDArray[np.float32]
 Targets = NDArray[np.int64] | NDArray[np.float32]
+Users = NDArray[np.int64]
+"""Number of the person behind each row, shape (n,), int64, from 0, none left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,9 @@ class SiteData:
         Where the rows come from and what was done to them; stays at the site.
     public_rows : int or None
         Rows over all sites, where that number is public; None where it is not.
+    train_users : array or None
+        See `Users`; of this site alone: one person at two sites is two numbers. None
+        where every row is a unit of its own.
     """
 
     train_x: Features
@@ -46,6 +51,12 @@ class SiteData:
     input_shape: tuple[int, ...]
     description: Mapping[str, JSON] = field(default_factory=dict)
     public_rows: int | None = None
+    train_users: Users | None = None
+
+    @property
+    def users(self) -> int:
+        """Return the persons behind the training rows; 0 where none are told apart."""
+        return 0 if self.train_users is None else int(self.train_users.max()) + 1
 
     @property
     def name(self) -> str:
@@ -61,6 +72,8 @@ class SiteData:
         """Return SHA-256 of the training rows; 32 bytes, never to leave the site."""
         whole = hashlib.sha256(self.train_x.tobytes())
         whole.update(self.train_y.tobytes())
+        if self.train_users is not None:
+            whole.update(self.train_users.tobytes())
         return whole.digest()
 
     def __post_init__(self) -> None:
@@ -75,10 +88,15 @@ class SiteData:
             raise DataError(f"task {self.task} does not have {self.outputs} outputs")
         _check_part("train", self.train_x, self.train_y, self)
         _check_part("test", self.test_x, self.test_y, self)
+        if self.train_users is not None:
+            _check_users(self.train_users, len(self.train_x))
 
 
 def pool(parts: Sequence[SiteData]) -> SiteData:
-    """Return all sites' rows as one site's: training with training, test with test."""
+    """Return all sites' rows as one site's: training with training, test with test.
+
+    A person at two sites stays two: nothing here tells that they are one.
+    """
     first = parts[0]
     description: dict[str, JSON] = {**first.description, "pooled_sites": len(parts)}
     return SiteData(
@@ -91,7 +109,32 @@ def pool(parts: Sequence[SiteData]) -> SiteData:
         first.input_shape,
         description,
         first.public_rows,
+        _pooled_users(parts),
     )
+
+
+def _pooled_users(parts: Sequence[SiteData]) -> Users | None:
+    """Return the persons' numbers, counted on site after site."""
+    offset, numbers = 0, []
+    for part in parts:
+        if part.train_users is None:
+            return None
+        numbers.append(part.train_users + offset)
+        offset += part.users
+    return np.concatenate(numbers)
+
+
+def _check_users(users: Users, rows: int) -> None:
+    if users.dtype != np.int64 or users.shape != (rows,):
+        raise DataError(
+            f"train users are {users.dtype} {users.shape}, must be int64 ({rows},)"
+        )
+    found = np.unique(users)
+    if not np.array_equal(found, np.arange(len(found))):
+        raise DataError(
+            f"train users run from {users.min()} to {users.max()} and are {len(found)} "
+            "different ones: number them from 0, none left out"
+        )
 
 
 def _check_part(part: str, x: Features, y: Targets, data: SiteData) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsecure.learning.dataconfig import DataConfig
-from fedsecure.learning.sitedata import Features, SiteData, Targets, Task
+from fedsecure.learning.sitedata import Features, SiteData, Targets, Task, Users
 from fedsecure.trainer import JSON
 
 Mask = NDArray[np.bool_]
@@ -34,7 +34,7 @@ def divide(
     x, y : array
         Shapes (n, *input_shape) and (n,).
     keys : sequence of str
-        Length n; rows of one key stay on one side.
+        Length n; rows of one key stay on one side. Persons, if `user_column` is set.
 
     Raises
     ------
@@ -44,6 +44,7 @@ def divide(
     none = np.zeros(len(y), dtype=np.int64)
     classes = none if problem.task == "regression" else y.astype(np.int64)
     test = held_out(classes, keys, config.test_fraction, config.seed)
+    users = _numbered(keys, ~test) if config.user_column else None
     return SiteData(
         x[~test],
         y[~test],
@@ -54,7 +55,14 @@ def divide(
         x.shape[1:],
         problem.description,
         problem.public_rows,
+        users,
     )
+
+
+def _numbered(keys: Sequence[str], chosen: Mask) -> Users:
+    """Return a number for each different key of the chosen rows, from 0."""
+    mine = np.array(keys)[chosen]
+    return np.unique(mine, return_inverse=True)[1].astype(np.int64)
 
 
 def held_out(

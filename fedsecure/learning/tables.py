@@ -76,6 +76,7 @@ def load_table(config: DataConfig, index: int, sites: int) -> SiteData:
     files = [check_file(path, config) for path in config.path]
     schema = _schema(files, config)
     _check_columns(files, schema)
+    _check_user(schema, config.user_column)
     task = _task(schema.target, config.task)
     if len(files) == sites > 1 and not config.site_column:
         table = _parsed(files[index], schema, config, task)
@@ -152,6 +153,16 @@ def _check_columns(files: Sequence[CsvFile], schema: Schema) -> None:
         )
 
 
+def _check_user(schema: Schema, user: str) -> None:
+    """Refuse a person's name that the model would read, or that is not there."""
+    role = next((c.role for c in schema.columns if c.name == user), "absent")
+    if user and role not in {"id", "drop"}:
+        raise DataError(
+            f'data.user_column="{user}" has the role {role} in the schema: describe it '
+            "with the role id"
+        )
+
+
 def _task(target: Column, wanted: str) -> Task:
     if target.type == "date":
         raise DataError(f'target "{target.name}" is a date: nothing here predicts one')
@@ -182,7 +193,7 @@ def _parse(file: CsvFile, schema: Schema, config: DataConfig, task: Task) -> Tab
     encoders = [Encoder(column, absent) for column in schema.features]
     places = [file.header.index(column.name) for column in schema.features]
     target_at = file.header.index(schema.target.name)
-    key_at = _place(file, schema.named("id"))
+    key_at = _place(file, config.user_column or schema.named("id"))
     site = "" if config.require_schema else schema.named("site")
     site_at = _place(file, config.site_column or site)
     values, targets = array("f"), array("d")

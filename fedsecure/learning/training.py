@@ -96,6 +96,10 @@ class LocalTrainer:
         """Return the number of training rows; it stays at the site."""
         return len(self._data.train_x)
 
+    def users(self) -> int:
+        """Return the persons behind them, 0 if not told apart; it stays at the site."""
+        return self._data.users
+
     def run(self, task: TrainingTask) -> TrainingResult:
         """Evaluate the task's model on the test rows, then train it if asked.
 
@@ -178,7 +182,7 @@ class LocalTrainer:
             factor = clip_factors(norms, privacy.clip_norm)[0]
             return lattice.contribute(factor * np.nan_to_num(delta), self._source)[0]
         with self._engine(model, privacy, t) as engine:
-            return engine.contribute(x, y, lattice)[0]
+            return engine.contribute(x, y, lattice, self._data.train_users)[0]
 
     def _plainly(
         self,

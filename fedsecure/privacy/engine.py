@@ -1,5 +1,7 @@
 """DP-SGD at one site: Poisson sample, clipped sum, noise, and a step of plain SGD.
 
+In mode `user_distributed` users are sampled, with all of their rows, and clipped.
+
 Where the sum comes from is `gradients`; sample and noise are `mechanism`.
 """
 
@@ -15,6 +17,7 @@ from fedsecure.errors import ConfigurationError
 from fedsecure.privacy.gradients.clipped import ClippedGradients
 from fedsecure.privacy.gradients.examples import Loss
 from fedsecure.privacy.gradients.inspection import Engine, check_module
+from fedsecure.privacy.gradients.users import UserGradients, Users
 from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.mechanism import (
     DiscreteGaussian,
@@ -41,20 +44,22 @@ class PrivateEngine:
     module : torch.nn.Module
         On CPU or CUDA. Hooks are attached until `close`.
     plan : PrivacyPlan
-        Mode `example_local` or a shared one: clip, noise, sampling and divisor are
-        taken from it.
+        Mode `example_local`, `example_distributed` or `user_distributed`: clip, noise,
+        sampling and divisor are taken from it.
     loss : Loss
     source : RandomSource
         The system's generator; with any other epsilon is void.
     learning_rate, momentum : float
         Of plain SGD: what follows the noise is post-processing.
     engine : Engine or str
-        How clipped sums are made; no part of the privacy event.
+        How clipped sums of examples are made; no part of the privacy event. Users'
+        sums have one way, a backward pass each.
 
     Raises
     ------
     ConfigurationError
-        Another mode, or a layer whose per-example gradient is not known.
+        Another mode, an engine asked for where users are summed, or a layer whose
+        per-example gradient is not known.
     """
 
     def __init__(
@@ -69,12 +74,17 @@ class PrivateEngine:
         engine: Engine | str = Engine.AUTO,
     ) -> None:
         """Check the module, attach the hooks and build the noise table."""
-        if plan.mode not in {Mode.EXAMPLE_LOCAL, Mode.EXAMPLE_DISTRIBUTED}:
+        if plan.mode in {Mode.NONE, Mode.SILO}:
             raise ConfigurationError(
                 f"privacy mode {plan.mode} does not train privately at a site"
             )
         self._plan, self._source = plan, source
-        self._gradients = ClippedGradients(module, loss, plan.clip_norm, engine)
+        self._users: UserGradients | None = None
+        if plan.mode is Mode.USER_DISTRIBUTED:
+            _check_engine(engine)
+            self._users = UserGradients(module, loss, plan.clip_norm)
+        else:
+            self._gradients = ClippedGradients(module, loss, plan.clip_norm, engine)
         self._weights = [p for p in module.parameters() if p.requires_grad]
         self._sgd = torch.optim.SGD(self._weights, learning_rate, momentum)
 
@@ -91,7 +101,8 @@ class PrivateEngine:
 
     def close(self) -> None:
         """Detach the hooks; the module is an ordinary one again."""
-        self._gradients.close()
+        if self._users is None:
+            self._gradients.close()
 
     def train_round(self, inputs: Tensor, targets: Tensor) -> int:
         """Take the plan's steps of one round, a fresh Poisson sample each.
@@ -111,7 +122,11 @@ class PrivateEngine:
         return self._plan.steps_per_round
 
     def contribute(
-        self, inputs: Tensor, targets: Tensor, lattice: Lattice
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        lattice: Lattice,
+        users: Users | None = None,
     ) -> tuple[IntVector, int]:
         """Return this site's part of one shared step: clipped sum and share of noise.
 
@@ -121,14 +136,39 @@ class PrivateEngine:
             All training rows of the site, rows first.
         lattice : Lattice
             The run's grid.
+        users : array, optional
+            Whose each row is, shape (n,), numbered from 0; in `user_distributed` only.
 
         Returns
         -------
         IntVector, int
             See `Lattice.contribute`; the module is as it was.
+
+        Raises
+        ------
+        ConfigurationError
+            The unit is the user and the rows do not tell users apart.
         """
-        total = self._gradients.sum(*self._sample(inputs, targets))
+        if self._users is None:
+            total = self._gradients.sum(*self._sample(inputs, targets))
+        else:
+            total = self._users.sum(*self._sample_users(inputs, targets, users))
         return lattice.contribute(total, self._source)
+
+    def _sample_users(
+        self, inputs: Tensor, targets: Tensor, users: Users | None
+    ) -> tuple[Tensor, Tensor, Users]:
+        """Return all rows of a fresh Poisson sample of users, which may be empty."""
+        if users is None:
+            raise ConfigurationError(
+                "privacy mode user_distributed needs to know whose each row is: set "
+                "data.user_column"
+            )
+        count = int(users.max()) + 1
+        mask = poisson_mask(count, self._plan.sample_rate, self._source)
+        rows = np.flatnonzero(mask[users])
+        chosen = torch.from_numpy(rows).to(inputs.device)
+        return inputs[chosen], targets[chosen.to(targets.device)], users[rows]
 
     def _sample(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return a fresh Poisson sample, which may be empty."""
@@ -170,3 +210,11 @@ class PrivateEngine:
             start += weight.numel()
         self._sgd.step()
         self._sgd.zero_grad(set_to_none=True)
+
+
+def _check_engine(engine: Engine | str) -> None:
+    if engine != Engine.AUTO:
+        raise ConfigurationError(
+            f"engine={engine} does nothing in privacy mode user_distributed: a user's "
+            "gradient is one backward pass; leave it at auto"
+        )

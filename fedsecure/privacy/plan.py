@@ -53,6 +53,23 @@ class Mode(StrEnum):
         units = {Mode.USER_DISTRIBUTED: "user", Mode.SILO: "site"}
         return units.get(self, "example")
 
+    def units(self, rows: int, users: int) -> int:
+        """Return how many units a site holds, of its rows and the persons behind them.
+
+        Raises
+        ------
+        ConfigurationError
+            The unit is the user and the site does not tell users apart.
+        """
+        if self is not Mode.USER_DISTRIBUTED:
+            return rows
+        if users < 1:
+            raise ConfigurationError(
+                "privacy mode user_distributed: this site does not know whose each row "
+                "is; set data.user_column in its own configuration"
+            )
+        return users
+
 
 @dataclass(frozen=True, slots=True)
 class PrivacyPlan:
@@ -132,6 +149,11 @@ class PrivacyPlan:
 
     def check_rows(self, rows: int) -> None:
         """Refuse a delta that would allow publishing whole rows.
+
+        Parameters
+        ----------
+        rows : int
+            Or users, where they are the unit: see `Mode.units`.
 
         Raises
         ------

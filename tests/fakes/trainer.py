@@ -58,6 +58,9 @@ class ToyTrainer:
     def rows(self) -> int:
         return self._rows
 
+    def users(self) -> int:
+        return 0
+
     def step(self, model: Vector) -> Vector:
         """Return the update the site makes of a model."""
         return np.asarray(0.5 * (self._target - model))

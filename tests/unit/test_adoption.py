@@ -33,6 +33,9 @@ class NoTrainer:
     def rows(self) -> int:
         raise NotImplementedError
 
+    def users(self) -> int:
+        raise NotImplementedError
+
 
 def executed(engine: str) -> dict[str, Any]:
     """Run the page's blocks, with one of its two ways to start them."""

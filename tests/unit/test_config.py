@@ -127,6 +127,13 @@ def test_a_bad_value_is_named_with_its_key_and_its_bound(
         ({"privacy": PRIVATE | {"target_epsilon": None}}, "exactly one of"),
         ({"privacy": PRIVATE | {"divisor": None}}, "privacy.divisor is missing"),
         ({"privacy": PRIVATE, "federation": {"max_rows": 9}}, "must be 0 or unset"),
+        ({"data": {"user_column": "pid"}}, "data.user_column does nothing with data=d"),
+        (
+            {
+                "privacy": PRIVATE | {"mode": "user_distributed", "steps_per_round": 1},
+            },
+            "privacy.mode=user_distributed needs data.user_column",
+        ),
         (
             {"backend": {"name": "deployment"}, "store": {"name": "memory"}},
             "backend=deployment needs store=local",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedsecure.errors import ConfigurationError, NotFinite
 from fedsecure.privacy.gradients.bookkeeping import BookKeeping, CalledTwice
-from fedsecure.privacy.gradients.examples import Loss
+from fedsecure.privacy.gradients.examples import Loss, check_buffers
 from fedsecure.privacy.gradients.functorch import Functorch
 from fedsecure.privacy.gradients.inspection import Engine, check_module, objections
 from fedsecure.privacy.gradients.opacus_engines import Ghost, Hooks
@@ -133,9 +133,9 @@ class ClippedGradients:
         if len(inputs):
             before = [b.clone() for b in self._module.buffers()]
             chunk = self.chunk or self._fitting(inputs)
-            self._check_buffers(before)  # torch.func has no words for such a model
+            check_buffers(self._module, before)  # torch.func has no words for it
             self._add_chunks(inputs, targets, chunk, total)
-            self._check_buffers(before)
+            check_buffers(self._module, before)
             self.chunk = chunk
         if not math.isfinite(float(total.sum())):
             raise NotFinite(
@@ -178,13 +178,3 @@ class ClippedGradients:
         if self.engine in (Engine.HOOKS, Engine.FUNCTORCH):
             return max(1, _GRADIENT_FLOATS // (each + self._size))
         return max(1, _MEMORY_FLOATS // each)
-
-    def _check_buffers(self, before: list[Tensor]) -> None:
-        """Refuse what leaves the module without having been clipped and noised."""
-        pairs = zip(self._module.named_buffers(), before, strict=True)
-        for (name, now), old in pairs:
-            if not torch.equal(now, old):
-                raise ConfigurationError(
-                    f"buffer {name!r} changed in a private step: it would carry rows "
-                    "past clip and noise; remove it from the model"
-                )

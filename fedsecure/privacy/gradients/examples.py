@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsecure.errors import ConfigurationError
 from fedsecure.privacy.mechanism import clip_factors
@@ -67,3 +67,24 @@ def check_losses(losses: Tensor, examples: int) -> None:
             "the loss does not depend on any trainable weight: train some, and do not "
             "detach the outputs"
         )
+
+
+def check_buffers(module: nn.Module, before: Sequence[Tensor]) -> None:
+    """Refuse what leaves a module without having been clipped and noised.
+
+    Parameters
+    ----------
+    before : sequence of Tensor
+        Copies of the module's buffers from before the private step.
+
+    Raises
+    ------
+    ConfigurationError
+        If a buffer changed; by name.
+    """
+    for (name, now), old in zip(module.named_buffers(), before, strict=True):
+        if not torch.equal(now, old):
+            raise ConfigurationError(
+                f"buffer {name!r} changed in a private step: it would carry rows "
+                "past clip and noise; remove it from the model"
+            )

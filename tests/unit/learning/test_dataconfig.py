@@ -71,6 +71,11 @@ def test_a_csv_needs_path_and_target(left_out: str) -> None:
         DataConfig.read(section)
 
 
+def test_a_column_of_persons_is_a_csvs() -> None:
+    with pytest.raises(ConfigurationError, match="return SiteData with train_users"):
+        DataConfig.read({"user_column": "pid"})
+
+
 def test_an_object_must_be_named() -> None:
     with pytest.raises(ConfigurationError, match="name=object needs"):
         DataConfig.read({"name": "object"})

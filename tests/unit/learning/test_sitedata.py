@@ -97,3 +97,39 @@ def test_equal_training_rows_have_equal_digests() -> None:
 def test_another_row_or_target_makes_another_digest() -> None:
     other = _site(train_y=np.array([1, 1, 0, 1]))
     assert len({_site().digest(), _site(1.0).digest(), other.digest()}) == 3
+
+
+def _users(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array(numbers, dtype=np.int64)
+
+
+def test_persons_are_counted_by_their_numbers() -> None:
+    assert _site(train_users=_users(0, 1, 1, 0)).users == 2
+
+
+def test_rows_without_persons_have_none() -> None:
+    assert _site().users == 0
+
+
+@pytest.mark.parametrize("numbers", [(0, 2, 2, 0), (1, 2, 3, 4), (-1, 0, 1, 0)])
+def test_persons_whose_numbers_leave_one_out_are_refused(
+    numbers: tuple[int, ...],
+) -> None:
+    with pytest.raises(DataError, match="number them from 0"):
+        _site(train_users=_users(*numbers))
+
+
+def test_persons_of_another_number_of_rows_are_refused() -> None:
+    with pytest.raises(DataError, match=r"must be int64 \(4,\)"):
+        _site(train_users=_users(0, 1))
+
+
+def test_persons_of_two_sites_stay_apart_when_pooled() -> None:
+    both = pool([_site(train_users=_users(0, 1, 1, 0))] * 2)
+    assert both.train_users is not None
+    assert both.train_users.tolist() == [0, 1, 1, 0, 2, 3, 3, 2]
+
+
+def test_whose_a_row_is_is_part_of_the_content() -> None:
+    one = _site(train_users=_users(0, 1, 1, 0)).digest()
+    assert one != _site(train_users=_users(0, 1, 0, 1)).digest()

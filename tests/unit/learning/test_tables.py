@@ -313,3 +313,51 @@ def test_change_between_check_and_use_is_refused(
 def test_formulas_are_text(tmp_path: Path) -> None:
     rows = [*_rows(40), "p,=40,f,no"]
     _refused(_one(tmp_path, rows), 'a.csv:42: age = "=40" is not a number')
+
+
+# --- whose a row is -------------------------------------------------------------------
+
+VISITS = SCHEMA.replace("role: id}", "role: drop}")
+
+
+def _persons(folder: Path) -> DataConfig:
+    config = _config(folder, _file(folder, "a.csv", _rows(40)), schema=VISITS)
+    return replace(config, user_column="pid")
+
+
+def test_both_rows_of_a_person_carry_its_number_and_neither_is_tested_on(
+    tmp_path: Path,
+) -> None:
+    found = load_table(_persons(tmp_path), 0, 1)
+    assert found.train_users is not None
+    assert set(np.bincount(found.train_users)) == {2}
+    assert len(found.test_x) >= 4
+
+
+def test_a_person_is_dealt_to_one_site(tmp_path: Path) -> None:
+    config = replace(_persons(tmp_path), partition="iid", min_partition_size=2)
+    counts = [load_table(config, i, 3).train_users for i in range(3)]
+    assert all(set(np.bincount(c)) == {2} for c in counts if c is not None)
+
+
+def test_rows_have_no_persons_unless_a_column_is_named(tmp_path: Path) -> None:
+    assert load_table(_one(tmp_path), 0, 1).train_users is None
+
+
+def test_a_person_the_model_would_read_is_refused(tmp_path: Path) -> None:
+    config = replace(_one(tmp_path), user_column="age")
+    _refused(config, r'data\.user_column="age" has the role feature')
+
+
+def test_a_person_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    config = replace(_one(tmp_path), user_column="who")
+    _refused(config, r'data\.user_column="who" has the role absent')
+
+
+def test_a_draft_takes_the_persons_column_for_the_id(tmp_path: Path) -> None:
+    header, rows = "id,person,age,ill", [f"{i},p{i % 9},{i},{i % 2}" for i in range(40)]
+    path = _file(tmp_path, "v.csv", rows, header)
+    config = DataConfig(name="csv", path=(path,), target="ill", user_column="person")
+    found = load_table(config, 0, 1)
+    assert found.users <= 9
+    assert found.description["features"] == ["age"]

@@ -15,6 +15,8 @@ from fedsecure.errors import (
 )
 from fedsecure.learning.sitedata import SiteData, pool
 from fedsecure.learning.training import LocalTrainer, SystemRandom, central_training
+from fedsecure.privacy.lattice import Lattice
+from fedsecure.privacy.mechanism import DiscreteGaussian
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.trainer import JSON, TrainingResult, TrainingTask
 from fedsecure.update import Layout, RoundId, Vector
@@ -333,3 +335,90 @@ def test_the_centralised_baseline_is_without_noise() -> None:
     assert central_training(_site(), private, 2) == central_training(
         _site(), _settings(), 2
     )
+
+
+# --- users and whole sites as units ---------------------------------------------------
+
+WHOSE = np.repeat(np.arange(10, dtype=np.int64), 4)
+
+
+def _shared(mode: Mode, clip: float = 1.0) -> dict[str, JSON]:
+    plan = PrivacyPlan(
+        mode=mode,
+        clip_norm=clip,
+        noise_multiplier=1.0,
+        sample_rate=1.0,
+        steps_per_round=1,
+        rounds=2,
+        delta=1e-5,
+        divisor=20.0,
+        min_contributors=5,
+        max_colluders=1,
+    )
+    grid: JSON = {"field_bits": 48, "sites": 5}
+    return _settings(privacy=plan.document(), grid=grid)
+
+
+def _integers(data: SiteData, settings: Mapping[str, JSON]) -> Vector:
+    """Return what a site adds, its noise always the same."""
+    update = _run(LocalTrainer(data, source=Stream("same")), settings).update
+    assert update is not None
+    return update.delta
+
+
+def _lattice(settings: Mapping[str, JSON]) -> Lattice:
+    privacy = settings["privacy"]
+    assert isinstance(privacy, dict)
+    return Lattice.of(PrivacyPlan.from_document(privacy), 4, 48, 5)
+
+
+def test_a_person_more_moves_a_sites_integers_by_the_sensitivity_at_most() -> None:
+    data, settings = _site(), _shared(Mode.USER_DISTRIBUTED, 0.05)
+    rest = replace(
+        data, train_x=data.train_x[4:], train_y=data.train_y[4:], train_users=WHOSE[:-4]
+    )
+    data = replace(data, train_users=WHOSE)
+    grid = _lattice(settings)
+    moved = np.linalg.norm(_integers(data, settings) - _integers(rest, settings))
+    assert 0.9 * grid.steps * 0.05 < moved <= grid.sensitivity
+
+
+def test_a_site_without_a_column_of_persons_does_not_train_by_person() -> None:
+    with pytest.raises(ConfigurationError, match=r"set data\.user_column"):
+        _run(LocalTrainer(_site()), _shared(Mode.USER_DISTRIBUTED))
+
+
+def test_persons_are_those_of_the_training_rows() -> None:
+    trainer = LocalTrainer(replace(_site(), train_users=WHOSE))
+    assert (trainer.rows(), trainer.users()) == (40, 10)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e3])
+def test_a_whole_site_moves_the_sum_by_the_sensitivity_at_most(rate: float) -> None:
+    # A site that is not there adds nothing but its noise, were it asked for it.
+    train: dict[str, JSON] = {"epochs": 3, "batch_size": 8, "learning_rate": rate}
+    settings = {**_shared(Mode.SILO, 0.5), "train": train}
+    grid = _lattice(settings)
+    noise = DiscreteGaussian(grid.share_sigma).draw(4, Stream("same"))
+    moved = float(np.linalg.norm(_integers(_site(), settings) - noise))
+    assert 0 < moved <= grid.sensitivity
+    assert (moved > 0.99 * grid.steps * 0.5) == (rate > 1)
+
+
+def test_a_short_update_of_a_site_is_not_scaled() -> None:
+    settings = _shared(Mode.SILO, 100.0)
+    grid = _lattice(settings)
+    noise = DiscreteGaussian(grid.share_sigma).draw(4, Stream("same"))
+    plain = _run(LocalTrainer(_site()), _settings()).update
+    assert plain is not None
+    found = (_integers(_site(), settings) - noise) / grid.steps
+    assert found == pytest.approx(plain.delta, abs=1 / grid.steps)
+
+
+def test_a_site_whose_training_diverged_adds_noise_alone() -> None:
+    train: dict[str, JSON] = {"epochs": 9, "batch_size": 1, "learning_rate": 1e6}
+    far = _site(task="regression")
+    far = replace(far, train_x=far.train_x * np.float32(1e12))
+    settings = {**_shared(Mode.SILO), "train": train}
+    noise = DiscreteGaussian(_lattice(settings).share_sigma).draw(4, Stream("same"))
+    assert np.array_equal(_integers(far, settings), noise)

@@ -1,6 +1,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from torch.func import functional_call, grad, vmap
 
 from fedsecure.errors import ConfigurationError
 from fedsecure.privacy.engine import PrivateEngine, check_module
-from fedsecure.privacy.mechanism import CLIP_SHRINK
+from fedsecure.privacy.gradients.users import UserGradients
+from fedsecure.privacy.lattice import Lattice
+from fedsecure.privacy.mechanism import CLIP_SHRINK, DiscreteGaussian
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from tests.fakes.modules import Folds, Remembers, Tied, Unused, Words, cnn, mlp
 from tests.fakes.randomness import Stream, System
@@ -320,3 +323,76 @@ def test_step_on_cuda_moves_the_weights_there() -> None:
         found = engine._gradients.sum(inputs.cuda(), targets.cuda())
         engine.step(inputs.cuda(), targets.cuda())
     assert np.linalg.norm(found - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+# --- users as units -------------------------------------------------------------------
+
+USERS = np.array([0, 1, 2, 2, 2, 3, 3, 0], dtype=np.int64)
+
+
+def _shared(**changes: float) -> PrivacyPlan:
+    plan = PrivacyPlan(
+        mode=Mode.USER_DISTRIBUTED,
+        clip_norm=0.3,
+        noise_multiplier=1.0,
+        sample_rate=1.0,
+        steps_per_round=1,
+        rounds=2,
+        delta=1e-5,
+        divisor=20.0,
+        min_contributors=5,
+        max_colluders=1,
+    )
+    return replace(plan, **changes)  # type: ignore[arg-type]
+
+
+def _grid(plan: PrivacyPlan) -> Lattice:
+    return Lattice.of(plan, 99, 48, 5)
+
+
+def test_users_share_of_a_step_is_their_clipped_sum_and_noise() -> None:
+    module, (x, y), plan = mlp(), _vectors(8), _shared()
+    grid = _grid(plan)
+    with _engine(module, plan) as engine:
+        given, clamped = engine.contribute(x, y, grid, USERS)
+    noise = DiscreteGaussian(grid.share_sigma).draw(99, Stream("engine"))
+    expected = UserGradients(module, _loss, 0.3).sum(x, y, USERS)
+    assert np.array_equal(given - noise, np.rint(expected * grid.steps).astype(int))
+    assert clamped == 0
+
+
+def test_a_user_more_moves_the_integers_by_the_sensitivity_at_most() -> None:
+    module, (x, y), plan = mlp(), _vectors(8), _shared()
+    grid, made = _grid(plan), []
+    for kept in (np.arange(8), np.flatnonzero(USERS != 3)):
+        with _engine(module, plan) as engine:  # the stream's noise is the same
+            made.append(engine.contribute(x[kept], y[kept], grid, USERS[kept])[0])
+    moved = np.linalg.norm((made[0] - made[1]).astype(float))
+    assert 0.5 * grid.steps * plan.clip_norm < moved <= grid.sensitivity
+
+
+def test_users_are_sampled_with_all_their_rows() -> None:
+    module, (x, y) = mlp(), _vectors(8)
+    plan = _shared(sample_rate=0.5)
+    with _engine(module, plan) as engine:
+        seen = [engine._sample_users(x, y, USERS)[2].tolist() for _ in range(40)]
+    whole = USERS.tolist()
+    assert all(u.count(i) in {0, whole.count(i)} for u in seen for i in range(4))
+    assert {i for u in seen for i in u} == {0, 1, 2, 3}
+    assert any(len(set(u)) < 4 for u in seen)
+
+
+def test_rows_that_tell_no_users_apart_are_refused() -> None:
+    plan = _shared()
+    with (
+        _engine(mlp(), plan) as engine,
+        pytest.raises(ConfigurationError, match=r"set data\.user_column"),
+    ):
+        engine.contribute(*_vectors(8), _grid(plan))
+
+
+def test_an_engine_asked_for_where_users_are_summed_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="engine=hooks does nothing"):
+        PrivateEngine(
+            mlp(), _shared(), _loss, System(), learning_rate=1.0, engine="hooks"
+        )

@@ -214,3 +214,22 @@ def test_half_of_the_grid_of_an_event_is_refused() -> None:
     del document["dimension"]
     with pytest.raises(KeyError, match="dimension"):
         read_event(document)
+
+
+def test_users_are_what_delta_is_compared_with_where_they_are_the_unit() -> None:
+    assert Mode.USER_DISTRIBUTED.units(rows=400, users=90) == 90
+
+
+@pytest.mark.parametrize("mode", [Mode.EXAMPLE_DISTRIBUTED, Mode.EXAMPLE_LOCAL])
+def test_rows_are_what_delta_is_compared_with_elsewhere(mode: Mode) -> None:
+    assert mode.units(rows=400, users=90) == 400
+
+
+def test_a_site_that_knows_no_users_is_refused_where_they_are_the_unit() -> None:
+    with pytest.raises(ConfigurationError, match=r"set data\.user_column"):
+        Mode.USER_DISTRIBUTED.units(rows=400, users=0)
+
+
+def test_each_mode_says_its_unit() -> None:
+    units = {mode: mode.unit for mode in (Mode.USER_DISTRIBUTED, Mode.SILO)}
+    assert units == {Mode.USER_DISTRIBUTED: "user", Mode.SILO: "site"}

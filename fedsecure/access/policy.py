@@ -5,18 +5,23 @@ Deny by default: a missing, unsigned, expired or unreadable policy serves no rou
 and the last of two equal keys wins silently.
 """
 
-import difflib
 import hashlib
-import math
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from io import StringIO
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import SafeConstructor
-from ruamel.yaml.error import YAMLError
-
+from fedsecure.access.fields import (
+    Place,
+    count,
+    exactly,
+    fields_of,
+    number,
+    parse,
+    show,
+    texts,
+    word,
+)
+from fedsecure.access.privacyrules import PrivacyRules, Promise, read_rules
 from fedsecure.errors import PolicyRefused, VerificationError
 from fedsecure.keys import VerifyKey
 from fedsecure.update import JSON
@@ -28,24 +33,8 @@ _TOP = {"format", "site", "valid_until", "default", "projects"}
 _PROJECT = {"id", "datasets", "schemes", "privacy", "update", "runs", "metrics"}
 _MAY = {"open_layers"}
 """Fields of a project that may be left out: what they allow is then refused."""
-_PRIVACY = {
-    "modes",
-    "min_noise_multiplier",
-    "max_epsilon",
-    "delta",
-    "max_sample_rate",
-}
 _INSTANT = re.compile(
     r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3])(:[0-5]\d){2}Z"
-)
-
-
-class _PlainTexts(SafeConstructor):
-    """Leaves a date as the text it is, so that one written form is compared."""
-
-
-_PlainTexts.add_constructor(
-    "tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str
 )
 
 
@@ -55,10 +44,9 @@ class Asked:
 
     Attributes
     ----------
-    project, dataset, scheme, metrics, mode : str
+    project, dataset, scheme, metrics : str
+    promise : Promise
     rounds : int
-    noise_multiplier, sample_rate, delta : float
-        0 in mode `none`.
     max_bytes : int
         Of one update on the wire; 0 while the layout is unknown.
     open_layers : bool
@@ -69,11 +57,8 @@ class Asked:
     dataset: str
     scheme: str
     metrics: str
-    mode: str
+    promise: Promise
     rounds: int
-    noise_multiplier: float
-    sample_rate: float
-    delta: float
     max_bytes: int
     open_layers: bool = False
 
@@ -84,29 +69,28 @@ class Project:
 
     Attributes
     ----------
-    datasets, schemes, modes : frozenset of str
+    datasets, schemes : frozenset of str
+    privacy : PrivacyRules
     metrics : str
         "none" or "plain": the most that may leave.
-    min_noise_multiplier, max_sample_rate, max_epsilon, delta : float
     max_bytes : int
     max_l2_norm : float
     max_rounds : int
     open_layers : bool
         Whether a run may encrypt some tensors only; false unless the file says so.
+    lines : mapping of str to int
+        Where its fields stand in the file; see `Place`.
     """
 
     datasets: frozenset[str]
     schemes: frozenset[str]
-    modes: frozenset[str]
+    privacy: PrivacyRules
     metrics: str
-    min_noise_multiplier: float
-    max_sample_rate: float
-    max_epsilon: float
-    delta: float
     max_bytes: int
     max_l2_norm: float
     max_rounds: int
     open_layers: bool = False
+    lines: Mapping[str, int] = field(default_factory=dict)
 
     def check(self, asked: Asked, where: str) -> None:
         """Return only if all that is asked is allowed.
@@ -114,37 +98,28 @@ class Project:
         Raises
         ------
         PolicyRefused
-            Names the field, the value asked and the bound.
+            Names the field, its line, the value asked and the bound.
         """
-        _one_of(where, "datasets", asked.dataset, self.datasets)
-        _one_of(where, "schemes", asked.scheme, self.schemes)
-        _one_of(where, "privacy.modes", asked.mode, self.modes)
+        place = Place(where, self.lines)
+        place.one_of("datasets", asked.dataset, self.datasets)
+        place.one_of("schemes", asked.scheme, self.schemes)
         if asked.metrics != "none" and self.metrics == "none":
-            raise PolicyRefused(f"{where}.metrics: the plan releases metrics, none may")
+            place.refuse("metrics", "the plan releases metrics, none may")
         if asked.open_layers and not self.open_layers:
-            raise PolicyRefused(
-                f"{where}.open_layers: the plan encrypts some tensors only "
-                "(encryption.encrypt_layers), all must be: the steward sets "
-                "open_layers: true and signs again, or the plan encrypts all"
+            place.refuse(
+                "open_layers",
+                "the plan encrypts some tensors only (encryption.encrypt_layers), all "
+                "must be: the steward sets open_layers: true and signs again, or the "
+                "plan encrypts all",
             )
-        _at_most(where, "runs.max_rounds", asked.rounds, self.max_rounds)
-        _at_most(where, "update.max_bytes", asked.max_bytes, self.max_bytes)
-        if asked.mode != "none":
-            self._check_privacy(asked, f"{where}.privacy")
-
-    def _check_privacy(self, asked: Asked, where: str) -> None:
-        # Written so that NaN, which compares false with everything, is refused.
-        if not asked.noise_multiplier >= self.min_noise_multiplier:
-            raise PolicyRefused(
-                f"{where}.min_noise_multiplier: the plan has "
-                f"{asked.noise_multiplier}, at least {self.min_noise_multiplier}"
-            )
-        _at_most(where, "max_sample_rate", asked.sample_rate, self.max_sample_rate)
-        _at_most(where, "delta", asked.delta, self.delta)
+        place.under("runs").at_most("max_rounds", asked.rounds, self.max_rounds)
+        place.under("update").at_most("max_bytes", asked.max_bytes, self.max_bytes)
+        self.privacy.check(asked.promise, place.under("privacy"))
 
     def check_norm(self, norm: float, where: str) -> None:
         """Return only if an update of this L2 norm may leave."""
-        _at_most(where, "update.max_l2_norm", norm, self.max_l2_norm)
+        place = Place(where, self.lines).under("update")
+        place.at_most("max_l2_norm", norm, self.max_l2_norm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,142 +187,56 @@ def read_policy(
             f"policy.yaml of {site} is not signed by its steward: sign it again after "
             "every change"
         ) from bad
-    fields = _fields(_parse(text), _TOP, "policy")
-    _exactly("policy.format", fields["format"], FORMAT)
-    _exactly("policy.default", fields["default"], "deny")
-    _exactly("policy.site", fields["site"], site)
+    value, lines = parse(text)
+    fields = fields_of(value, _TOP, "policy")
+    exactly("policy.format", fields["format"], FORMAT)
+    exactly("policy.default", fields["default"], "deny")
+    exactly("policy.site", fields["site"], site)
     until = fields["valid_until"]
     if not isinstance(until, str) or not _INSTANT.fullmatch(until):
         raise PolicyRefused(
-            f"policy.valid_until={_show(until)}, must be UTC such as "
+            f"policy.valid_until={show(until)}, must be UTC such as "
             "2027-06-30T00:00:00Z"
         )
-    projects = _projects(fields["projects"])
+    projects = _projects(fields["projects"], lines)
     return SitePolicy(site, until, projects, hashlib.sha256(text).digest())
 
 
-def _parse(text: bytes) -> JSON:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _PlainTexts
-    try:
-        written = text.decode()
-        if any(line.startswith("%") for line in written.splitlines()):
-            # "%YAML 1.1" would bring back the rules this file must not be read by.
-            raise PolicyRefused("policy.yaml: a line starting with % is not allowed")
-        value: JSON = yaml.load(StringIO(written))
-    except (YAMLError, ValueError, RecursionError) as bad:
-        raise PolicyRefused(f"policy.yaml cannot be read: {bad}") from bad
-    return value
-
-
-def _fields(
-    value: JSON, expected: set[str], where: str, may: Collection[str] = ()
-) -> Mapping[str, JSON]:
-    if not isinstance(value, dict):
-        raise PolicyRefused(f"{where}={_show(value)}, must have {sorted(expected)}")
-    known = expected.union(may)
-    for name in value:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {sorted(known)}"
-            raise PolicyRefused(f"{where}: unknown field {_show(name)}; {hint}")
-    missing = sorted(expected - set(value))
-    if missing:
-        raise PolicyRefused(f"{where}: missing {', '.join(missing)}")
-    return value
-
-
-def _exactly(where: str, value: JSON, wanted: int | str) -> None:
-    if type(value) is not type(wanted) or value != wanted:
-        raise PolicyRefused(f"{where}={_show(value)}, must be {wanted!r}")
-
-
-def _projects(rows: JSON) -> Mapping[str, Project]:
+def _projects(rows: JSON, lines: list[Mapping[str, int]]) -> Mapping[str, Project]:
     if not isinstance(rows, list):
-        raise PolicyRefused(f"policy.projects={_show(rows)}, must be a list")
+        raise PolicyRefused(f"policy.projects={show(rows)}, must be a list")
     projects: dict[str, Project] = {}
-    for number, row in enumerate(rows):
-        name, project = _project(row, f"policy.projects[{number}]")
+    for index, (row, places) in enumerate(zip(rows, lines, strict=True)):
+        name, project = _project(row, f"policy.projects[{index}]", places)
         if name in projects:
-            raise PolicyRefused(f"policy.projects[{number}].id={name!r} is there twice")
+            raise PolicyRefused(f"policy.projects[{index}].id={name!r} is there twice")
         projects[name] = project
     return projects
 
 
-def _project(row: JSON, place: str) -> tuple[str, Project]:
-    fields = _fields(row, _PROJECT, place, _MAY)
+def _project(row: JSON, place: str, lines: Mapping[str, int]) -> tuple[str, Project]:
+    fields = fields_of(row, _PROJECT, place, _MAY)
     name = fields["id"]
     if not isinstance(name, str) or not name:
-        raise PolicyRefused(f"{place}.id={_show(name)}, must be a text")
+        raise PolicyRefused(f"{place}.id={show(name)}, must be a text")
     where = f"policy.projects[{name}]"
-    privacy = _fields(fields["privacy"], _PRIVACY, f"{where}.privacy")
-    update = _fields(fields["update"], {"max_bytes", "max_l2_norm"}, f"{where}.update")
-    runs = _fields(fields["runs"], {"max_rounds"}, f"{where}.runs")
-    metrics = fields["metrics"]
-    if not isinstance(metrics, str) or metrics not in {"none", "plain"}:
-        raise PolicyRefused(f"{where}.metrics={_show(metrics)}, must be none or plain")
+    privacy = read_rules(fields["privacy"], f"{where}.privacy")
+    bounds = {"max_bytes", "max_l2_norm"}
+    update = fields_of(fields["update"], bounds, f"{where}.update")
+    runs = fields_of(fields["runs"], {"max_rounds"}, f"{where}.runs")
     open_layers = fields.get("open_layers", False)
     if not isinstance(open_layers, bool):
         raise PolicyRefused(
-            f"{where}.open_layers={_show(open_layers)}, must be true or false"
+            f"{where}.open_layers={show(open_layers)}, must be true or false"
         )
-    number = {
-        k: _number(privacy[k], f"{where}.privacy.{k}") for k in _PRIVACY - {"modes"}
-    }
     return name, Project(
-        datasets=_texts(fields["datasets"], f"{where}.datasets"),
-        schemes=_texts(fields["schemes"], f"{where}.schemes"),
-        modes=_texts(privacy["modes"], f"{where}.privacy.modes"),
-        metrics=metrics,
-        max_bytes=_count(update["max_bytes"], f"{where}.update.max_bytes"),
-        max_l2_norm=_number(update["max_l2_norm"], f"{where}.update.max_l2_norm"),
-        max_rounds=_count(runs["max_rounds"], f"{where}.runs.max_rounds"),
+        datasets=texts(fields["datasets"], f"{where}.datasets"),
+        schemes=texts(fields["schemes"], f"{where}.schemes"),
+        privacy=privacy,
+        metrics=word(fields["metrics"], f"{where}.metrics", ("none", "plain")),
+        max_bytes=count(update["max_bytes"], f"{where}.update.max_bytes"),
+        max_l2_norm=number(update["max_l2_norm"], f"{where}.update.max_l2_norm"),
+        max_rounds=count(runs["max_rounds"], f"{where}.runs.max_rounds"),
         open_layers=open_layers,
-        **number,
+        lines=lines,
     )
-
-
-def _number(value: JSON, where: str) -> float:
-    wrong = isinstance(value, bool) or not isinstance(value, int | float)
-    try:
-        number = math.nan if wrong else float(str(value))
-    except (OverflowError, ValueError):  # an integer of thousands of digits
-        number = math.inf
-    if not (math.isfinite(number) and number >= 0):
-        raise PolicyRefused(f"{where}={_show(value)}, must be a number of at least 0")
-    return number
-
-
-def _count(value: JSON, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise PolicyRefused(
-            f"{where}={_show(value)}, must be a whole number, 0 or more"
-        )
-    return value
-
-
-def _texts(value: JSON, where: str) -> frozenset[str]:
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise PolicyRefused(f"{where}={_show(value)}, must be a list of texts")
-    return frozenset(str(v) for v in value)
-
-
-def _show(value: object) -> str:
-    """Return a scalar as written, a container as its kind: aliases can nest forever."""
-    if isinstance(value, str | float | bool) or value is None:
-        return repr(value)[:80]
-    if isinstance(value, int):
-        return hex(value)[:80] if value.bit_length() > 128 else repr(value)
-    return f"a {type(value).__name__}"
-
-
-def _one_of(where: str, field: str, asked: str, allowed: frozenset[str]) -> None:
-    if asked not in allowed:
-        raise PolicyRefused(
-            f"{where}.{field}: the plan has {asked!r}, allowed: {sorted(allowed)}"
-        )
-
-
-def _at_most(where: str, field: str, asked: float, bound: float) -> None:
-    if not asked <= bound:
-        raise PolicyRefused(f"{where}.{field}: the plan has {asked}, at most {bound}")

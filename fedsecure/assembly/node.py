@@ -7,6 +7,7 @@ from pathlib import Path
 from fedsecure import registry
 from fedsecure.access.kit import Kit
 from fedsecure.access.policy import Asked, SitePolicy, read_policy
+from fedsecure.access.privacyrules import Promise, strictest
 from fedsecure.access.roster import Role
 from fedsecure.accounting import Relation, enforced_with
 from fedsecure.client_round import ClientRound
@@ -158,17 +159,21 @@ def _budget(policy: SitePolicy, content: Content, ledger: Ledger) -> Budget:
             f"data set {content.dataset!r} has {content.rows} rows to train on, at "
             "least 1 is needed: give the site rows or leave it out of the run"
         )
-    strictest = min(rules, key=lambda p: p.max_epsilon)
-    relation = Relation.ADD_OR_REMOVE_ONE
-    # A delta the rows do not allow is refused per plan; the ledger's own is tighter.
-    delta = min(strictest.delta, 0.5 / content.rows)
-    ceiling = Ceiling(strictest.max_epsilon, delta, relation, policy.digest)
-    guards = tuple(registry.load("accounting", n).create for n in ("rdp", "pld"))
+    held = strictest([rule.privacy for rule in rules])
+    ceiling = Ceiling(
+        held.max_epsilon,
+        # A delta the rows do not allow is refused per plan; the ledger's is tighter.
+        min(held.delta, 0.5 / content.rows),
+        Relation(held.relation),
+        policy.digest,
+        held.per_run_epsilon,
+        held.content_changes == "inherit",
+    )
+    guards = tuple(registry.load("accounting", n).create for n in held.guards)
     return Budget.open(ledger, content, ceiling, guards)
 
 
 def _asked(plan: RunPlan, layout: Layout | None) -> Asked:
-    privacy = plan.privacy
     size = 0
     if layout is not None:
         slots = 1024 if plan.scheme == "ckks" else 4096  # coefficients a ciphertext
@@ -179,11 +184,23 @@ def _asked(plan: RunPlan, layout: Layout | None) -> Asked:
         dataset=plan.dataset,
         scheme=plan.scheme,
         metrics=plan.metrics,
-        mode="none" if privacy is None else str(privacy.mode),
+        promise=_promise(plan),
         rounds=plan.rounds,
-        noise_multiplier=0.0 if privacy is None else privacy.noise_multiplier,
-        sample_rate=0.0 if privacy is None else privacy.sample_rate,
-        delta=0.0 if privacy is None else privacy.delta,
         max_bytes=size,
         open_layers=bool(plan.encryption.encrypt_layers),
+    )
+
+
+def _promise(plan: RunPlan) -> Promise:
+    privacy = plan.privacy
+    if privacy is None:
+        return Promise()
+    return Promise(
+        str(privacy.mode),
+        privacy.mode.unit,
+        privacy.noise_multiplier,
+        privacy.sample_rate,
+        privacy.delta,
+        plan.min_contributors,
+        privacy.max_colluders,
     )

@@ -13,6 +13,7 @@ from fedsecure.access.policy import (
     SitePolicy,
     read_policy,
 )
+from fedsecure.access.privacyrules import Promise
 from fedsecure.errors import PolicyRefused
 from fedsecure.keys import SigningKey
 
@@ -39,11 +40,14 @@ ASKED = Asked(
     dataset="heart-v3",
     scheme="bfv",
     metrics="none",
-    mode="example_local",
+    promise=Promise(
+        mode="example_local",
+        noise_multiplier=0.8,
+        sample_rate=0.1,
+        delta=1e-5,
+        contributors=3,
+    ),
     rounds=200,
-    noise_multiplier=0.8,
-    sample_rate=0.1,
-    delta=1e-5,
     max_bytes=60_000_000,
 )
 
@@ -85,7 +89,10 @@ def test_a_plan_at_every_bound_is_allowed() -> None:
 def test_each_bound_is_named_when_it_is_passed(
     field: str, value: str | float, said: str
 ) -> None:
-    asked = replace(ASKED, **{field: value})  # type: ignore[arg-type]
+    given = {field: value}
+    if field in Promise.__slots__:
+        given = {"promise": replace(ASKED.promise, **given)}  # type: ignore[dict-item, arg-type]
+    asked = replace(ASKED, **given)  # type: ignore[arg-type]
     with pytest.raises(PolicyRefused, match=r"policy.projects\[heart-2027\].*" + said):
         _check(asked)
 
@@ -101,7 +108,7 @@ def test_metrics_may_be_fewer_than_allowed() -> None:
 
 def test_bounds_of_noise_do_not_speak_where_there_is_no_privacy() -> None:
     text = TEXT.replace("[example_local]", "[none]")
-    _check(replace(ASKED, mode="none", noise_multiplier=0.0), text)
+    _check(replace(ASKED, promise=Promise()), text)
 
 
 def test_an_update_beyond_the_norm_bound_stays() -> None:
@@ -248,3 +255,32 @@ def test_no_project_admits_nothing() -> None:
 def test_any_signed_text_is_a_policy_or_refused(text: str) -> None:
     with pytest.raises(PolicyRefused):
         _read(text.encode("utf-8", "replace").decode())
+
+
+# --- open layers ----------------------------------------------------------------------
+
+OPEN = TEXT.replace("metrics: none", "metrics: none\n    open_layers: true")
+
+
+def test_a_policy_that_is_silent_wants_all_tensors_encrypted() -> None:
+    with pytest.raises(PolicyRefused, match=r"open_layers.*all must be"):
+        _check(replace(ASKED, open_layers=True))
+
+
+def test_a_policy_may_say_that_all_tensors_are_encrypted() -> None:
+    with pytest.raises(PolicyRefused, match="open_layers"):
+        _check(replace(ASKED, open_layers=True), OPEN.replace("true", "false"))
+
+
+def test_a_policy_may_allow_open_layers() -> None:
+    _check(replace(ASKED, open_layers=True), OPEN)
+
+
+def test_a_policy_that_allows_open_layers_asks_for_none() -> None:
+    _check(ASKED, OPEN)
+
+
+@pytest.mark.parametrize("value", ["'yes'", "1", "[true]", "null"])
+def test_open_layers_are_true_or_false(value: str) -> None:
+    with pytest.raises(PolicyRefused, match="open_layers=.*must be true or false"):
+        _read(OPEN.replace("open_layers: true", f"open_layers: {value}"))

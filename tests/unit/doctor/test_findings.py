@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsecure.access.policy import Project, SitePolicy
+from fedsecure.access.privacyrules import PrivacyRules
 from fedsecure.access.roster import Roster
 from fedsecure.doctor.findings import (
     LOW_BYTES,
@@ -116,7 +117,8 @@ def test_a_stewards_key_in_the_kit_is_warned_of() -> None:
 
 def _policy(until: str, projects: tuple[str, ...] = ("demo",)) -> SitePolicy:
     some = frozenset({"x"})
-    project = Project(some, some, some, "none", 1.0, 1.0, 1.0, 1e-5, 1, 1.0, 1)
+    rules = PrivacyRules(some, 1.0, 1e-5, 1.0, 1.0, 1.0)
+    project = Project(some, some, rules, "none", 1, 1.0, 1)
     return SitePolicy("site-01", until, dict.fromkeys(projects, project), b"")
 
 

@@ -18,6 +18,7 @@ from fedsecure import __version__
 from fedsecure.commands.data import data_app
 from fedsecure.commands.evidence import ledger_app, privacy_app
 from fedsecure.commands.kits import keys_app, kit_app, policy_app
+from fedsecure.commands.leader import leader_app
 from fedsecure.commands.options import (
     KitOption,
     OutOption,
@@ -42,6 +43,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(data_app, name="data")
 app.add_typer(kit_app, name="kit")
 app.add_typer(keys_app, name="keys")
+app.add_typer(leader_app, name="leader")
 
 _MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
 

@@ -61,6 +61,7 @@ def decide(
     *,
     healthy: bool,
     frozen: bool,
+    yielding: bool = False,
 ) -> Decision:
     """Return the next act.
 
@@ -76,10 +77,18 @@ def decide(
     healthy : bool
         Whether the SuperLink answered, and the round made a step, within the ttl.
     frozen : bool
-        Whether an operator froze fail-over.
+        Whether an operator paused this aggregator.
+    yielding : bool
+        Whether an operator handed leadership over: others come first for a while.
     """
     if standing.lease is None:
+        if yielding and observed is None:
+            return Decision(Act.WAIT, "leadership was handed over: others come first")
         return _as_standby(standing, observed, healthy=healthy, frozen=frozen)
+    if frozen:
+        return Decision(Act.STEP_DOWN, "an operator paused this aggregator")
+    if yielding:
+        return Decision(Act.STEP_DOWN, "an operator handed leadership over")
     return _as_leader(standing, standing.lease, observed, now, healthy=healthy)
 
 
@@ -116,7 +125,7 @@ def _as_standby(
     if observed is not None and observed.holder != standing.name:
         return Decision(Act.WAIT, f"{observed.holder} leads with term {observed.term}")
     if frozen:
-        return Decision(Act.WAIT, "the lease is free, and fail-over is frozen")
+        return Decision(Act.WAIT, "the lease is free, and this aggregator is paused")
     if not healthy:
         return Decision(Act.WAIT, "the lease is free, and my own SuperLink is silent")
     return Decision(Act.CAMPAIGN, "the lease is free")

@@ -117,6 +117,7 @@ class TrainConfig(Section):
     learning_rate: Positive = 0.5
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     device: str = "auto"
+    engine: Literal["auto", "bookkeeping", "ghost", "hooks", "functorch"] = "auto"
 
 
 class PrivacyConfig(Section):
@@ -150,11 +151,6 @@ class PrivacyConfig(Section):
         if self.mode != "none" and given != 1:
             raise ValueError(
                 "set exactly one of privacy.target_epsilon and privacy.noise_multiplier"
-            )
-        if self.mode != "none" and self.divisor is None:
-            raise ValueError(
-                "privacy.divisor is missing: a public expected batch, such as 50; "
-                "never a site's own row count"
             )
         return self
 

@@ -13,7 +13,7 @@ from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.assembly.places import open_engine, open_stores
 from fedsecure.assembly.section import read_section
-from fedsecure.assembly.wish import WishFile
+from fedsecure.assembly.wish import HANDOVER, PAUSED, WishFile
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
@@ -21,7 +21,7 @@ from fedsecure.config import AggregatorConfig, RunConfig
 from fedsecure.disk import SystemDisk
 from fedsecure.election import check_ttl
 from fedsecure.errors import ConfigurationError, KeyExposed
-from fedsecure.flower.campaign import Campaign
+from fedsecure.flower.campaign import Campaign, Operator
 from fedsecure.flower.leader import Terms, Tools
 from fedsecure.flower.link import site_nodes
 from fedsecure.flower.post import Finder, Round, Timing
@@ -88,7 +88,15 @@ def build_strategy(
     terms = read_terms(config, roster)
     address = roster.member(kit.name, Role.AGGREGATOR).address
     campaign = Campaign(
-        around.engine.leases, kit.name, address, check_ttl(config.ttl), clock
+        around.engine.leases,
+        kit.name,
+        address,
+        check_ttl(config.ttl),
+        clock,
+        operator=Operator(
+            WishFile(kit.state, PAUSED, SystemDisk()).wanted,
+            WishFile(kit.state, HANDOVER, SystemDisk()),
+        ),
     )
     tools = _tools(kit, terms, around.engine, vault, ledger, observer)
     wire = Wire(around.directory, around.timing)
@@ -241,7 +249,7 @@ def _tools(
             observer,
             SystemClock(),
             post,
-            WishFile(kit.state, terms.run, SystemDisk()),
+            WishFile.rotate(kit.state, terms.run, SystemDisk()),
         )
 
     return with_post

@@ -1,4 +1,4 @@
-"""An operator's wish for a new run key, as a file beside an aggregator's ledger."""
+"""An operator's wish to a running aggregator, as a file beside its ledger."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,39 +6,46 @@ from pathlib import Path
 from fedsecure.disk import Disk
 from fedsecure.errors import AlreadyExists, NotFound
 
+PAUSED, HANDOVER = "paused", "handover"
 _SMALL = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class WishFile:
-    """Whether a run shall get a new key before its next round.
+    """One wish: a new run key, a hand-over, or a pause.
 
     Attributes
     ----------
     state : Path
         The aggregator's state folder.
-    run : str
+    name : str
+        What is wished for.
     disk : Disk
     """
 
     state: Path
-    run: str
+    name: str
     disk: Disk
+
+    @classmethod
+    def rotate(cls, state: Path, run: str, disk: Disk) -> "WishFile":
+        """Return the wish for a new key of a run."""
+        return cls(state, f"rotate-{run}", disk)
 
     @property
     def path(self) -> Path:
         """Where the wish lies."""
-        return self.state / f"rotate-{self.run}"
+        return self.state / self.name
 
     def make(self) -> None:
-        """Wish for a new key; idempotent."""
+        """Wish for it; idempotent."""
         try:
             self.disk.write_once(self.path, b"")
         except AlreadyExists:
             return
 
     def wanted(self) -> bool:
-        """Return whether somebody wished for one."""
+        """Return whether somebody wished for it."""
         try:
             self.disk.read(self.path, _SMALL)
         except NotFound:

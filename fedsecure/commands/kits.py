@@ -60,7 +60,7 @@ def keys_rotate(
     kit: Annotated[Path, typer.Argument(help="An aggregator's kit.")],
 ) -> None:
     """Have a custodian site make a new run key before the next round opens."""
-    from fedsecure.assembly.rotation import wish_for_key
+    from fedsecure.assembly.controls import wish_for_key
 
     run = wish_for_key(kit)
     typer.echo(

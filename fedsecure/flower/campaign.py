@@ -7,13 +7,34 @@ with the round (FLOWER.md section 6, rule 10).
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from fedsecure.clock import Clock
 from fedsecure.election import Act, Standing, decide, granted, lost
 from fedsecure.errors import LeaseLost, StorageError
+from fedsecure.flower.leader import Wish
 from fedsecure.metadata import Lease, LeaseBoard
 
 log = logging.getLogger(__name__)
+
+_YIELD_TTLS = 3
+"""Leases that another aggregator has to take over before this one campaigns again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """What an operator asks of an aggregator while it runs.
+
+    Attributes
+    ----------
+    paused : callable
+        Whether it shall neither lead nor campaign.
+    handover : Wish
+        Whether another one shall lead.
+    """
+
+    paused: Callable[[], bool]
+    handover: Wish
 
 
 class Campaign:
@@ -29,8 +50,8 @@ class Campaign:
     clock : Clock
     healthy : callable
         Whether this aggregator could do a leader's work now.
-    frozen : callable
-        Whether an operator froze fail-over.
+    operator : Operator
+        What was asked of this aggregator; by default nothing.
     poll : float
         Seconds between two looks at the board.
     """
@@ -44,7 +65,7 @@ class Campaign:
         clock: Clock,
         *,
         healthy: Callable[[], bool] = lambda: True,
-        frozen: Callable[[], bool] = lambda: False,
+        operator: Operator | None = None,
         poll: float = 0.02,
     ) -> None:
         self._board = board
@@ -52,7 +73,8 @@ class Campaign:
         self._ttl = ttl
         self._clock = clock
         self._healthy = healthy
-        self._frozen = frozen
+        self._operator = operator
+        self._yields_until = 0.0
         self._poll = poll
         self._standing = Standing(name)
         self._leads = threading.Event()
@@ -134,12 +156,20 @@ class Campaign:
             observed,
             self._clock.now(),
             healthy=self._healthy(),
-            frozen=self._frozen(),
+            frozen=self._operator is not None and self._operator.paused(),
+            yielding=self._yielding(),
         )
         if decision.reason != self._last_reason and decision.act != Act.RENEW:
             log.info("%s: %s", decision.act, decision.reason)
             self._last_reason = decision.reason
         self._act(decision.act, standing)
+
+    def _yielding(self) -> bool:
+        """Return whether others come first: from a hand-over on, for some leases."""
+        if self._operator is not None and self._operator.handover.wanted():
+            self._yields_until = self._clock.now() + _YIELD_TTLS * self._ttl
+            self._operator.handover.granted()
+        return self._clock.now() < self._yields_until
 
     def _act(self, act: Act, standing: Standing) -> None:
         sent = self._clock.now()

@@ -66,14 +66,14 @@ class Terms:
 
 
 class Wish(Protocol):
-    """An operator's wish for a new run key."""
+    """An operator's wish: for a new run key, or for another leader."""
 
     def wanted(self) -> bool:
-        """Return whether somebody asked for one."""
+        """Return whether somebody asked."""
         ...
 
     def granted(self) -> None:
-        """Forget the wish: there is a new key. Idempotent."""
+        """Forget the wish: it was granted. Idempotent."""
         ...
 
 

@@ -208,6 +208,7 @@ class LocalTrainer:
             self._source,
             learning_rate=t.learning_rate,
             momentum=t.momentum,
+            engine=t.engine,
         )
 
     def _build(self, settings: Mapping[str, JSON]) -> nn.Module:

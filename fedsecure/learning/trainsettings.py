@@ -22,6 +22,8 @@ class TrainSettings:
         Of SGD, which starts anew each round.
     device : str
         Where a site that says "auto" trains.
+    engine : str
+        How clipped sums are made in a private round; no part of the privacy event.
     """
 
     epochs: int = 1
@@ -29,6 +31,7 @@ class TrainSettings:
     learning_rate: float = 0.5
     momentum: float = 0.0
     device: str = "auto"
+    engine: str = "auto"
 
     @classmethod
     def read(cls, section: JSON) -> "TrainSettings":
@@ -51,6 +54,7 @@ class TrainSettings:
             _bounded(section, "learning_rate", cls(), (1e-12, 1e6)),
             _bounded(section, "momentum", cls(), (0.0, 0.9999)),
             str(device),
+            str(section.get("engine", "auto")),
         )
 
 

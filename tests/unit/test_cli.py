@@ -496,9 +496,44 @@ def test_status_says_who_leads_and_how_far_the_run_is(
     assert "0 of 4 rounds" in ended.out
 
 
+def test_leader_is_paused_and_resumed_by_command(
+    shell: Shell, kits: Path, tmp_path: Path
+) -> None:
+    planned(shell, kits, tmp_path)
+    kit = kits / "agg-1"
+    assert "agg-1 is paused" in shell("leader", "pause", kit).out
+    assert re.search(r"paused here\s+yes", shell("leader", "show", kit).out)
+    assert "may lead again" in shell("leader", "resume", kit).out
+    assert re.search(r"paused here\s+no", shell("leader", "show", kit).out)
+
+
+def test_only_the_leader_hands_over(shell: Shell, kits: Path, tmp_path: Path) -> None:
+    planned(shell, kits, tmp_path)
+    kit = kits / "agg-1"
+    ended = shell("leader", "handover", kit)
+    assert ended.code == 2
+    assert "agg-1 does not lead now, nobody does" in " ".join(ended.err.split())
+    engine: Engine = load("metadata", "embedded").create({"path": tmp_path / "lease"})
+    engine.leases.acquire("agg-1", "127.0.0.1:9091", 30.0)
+    assert "gives leadership up" in " ".join(
+        shell("leader", "handover", kit).out.split()
+    )
+
+
+def test_a_key_is_rotated_at_an_aggregator_that_has_a_run(
+    shell: Shell, kits: Path, tmp_path: Path
+) -> None:
+    assert shell("keys", "rotate", kits / "agg-1").code == 2
+    planned(shell, kits, tmp_path)
+    told = " ".join(shell("keys", "rotate", kits / "agg-1").out.split())
+    assert "gets a new key before its next round" in told
+    assert shell("keys", "rotate", kits / "site-01").code == 2
+
+
 def planned(shell: Shell, kits: Path, tmp_path: Path) -> Ended:
     out = kits / "agg-1" / "aggregator.json"
     words = [f"federation.kits={kits}", "federation.sites=1", "federation.rounds=4"]
+    words.append("privacy=none")  # one site alone shares no noise
     return shell("plan", "-o", out, "--folder", tmp_path, *words)
 
 

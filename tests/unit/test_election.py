@@ -86,10 +86,6 @@ def test_leader_without_a_superlink_lets_its_lease_run_out() -> None:
     assert act(LEADS, None, 103.0, healthy=False) == Act.STEP_DOWN
 
 
-def test_freeze_does_not_end_a_leader() -> None:
-    assert act(LEADS, None, 101.0, frozen=True) == Act.RENEW
-
-
 def test_validity_counts_from_the_sending() -> None:
     assert granted(IDLE, MINE, sent=50.0).valid_until == 50.0 + TTL * (1 - MARGIN)
 
@@ -107,3 +103,18 @@ def test_ttl_within_bounds_is_taken(ttl: float) -> None:
 def test_ttl_out_of_bounds_is_refused(ttl: float) -> None:
     with pytest.raises(ConfigurationError, match=r"lease\.ttl"):
         check_ttl(ttl)
+
+
+def test_paused_leader_steps_down() -> None:
+    assert act(LEADS, None, 100.1, frozen=True) == Act.STEP_DOWN
+
+
+def test_leader_that_hands_over_steps_down() -> None:
+    decision = decide(LEADS, None, 100.1, healthy=True, frozen=False, yielding=True)
+    assert decision.act == Act.STEP_DOWN
+    assert "handed leadership over" in decision.reason
+
+
+def test_who_handed_over_lets_others_come_first() -> None:
+    waits = decide(IDLE, None, 0.0, healthy=True, frozen=False, yielding=True)
+    assert waits.act == Act.WAIT

@@ -1,4 +1,4 @@
-"""A wish for a new run key: made once, seen until it is granted."""
+"""An operator's wish: made once, seen until it is granted."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from fedsecure.disk import SystemDisk
 
 
 def wish(tmp_path: Path, run: str = "run-1") -> WishFile:
-    return WishFile(tmp_path, run, SystemDisk())
+    return WishFile.rotate(tmp_path, run, SystemDisk())
 
 
 def test_nobody_wishes_at_first(tmp_path: Path) -> None:

@@ -5,11 +5,24 @@ from collections.abc import Iterator
 import pytest
 
 from fedsecure.errors import LeaseLost, StorageError
-from fedsecure.flower.campaign import Campaign
+from fedsecure.flower.campaign import Campaign, Operator
 from tests.fakes.clock import FakeClock
 from tests.fakes.metadata import State, engine
 
 TTL = 3.0
+
+
+class Said:
+    """What an operator said: a wish for a hand-over, and a pause."""
+
+    def __init__(self) -> None:
+        self.handover = self.paused = False
+
+    def wanted(self) -> bool:
+        return self.handover
+
+    def granted(self) -> None:
+        self.handover = False
 
 
 class Board:
@@ -18,9 +31,11 @@ class Board:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.state = State(self.clock)
+        self.said: dict[str, Said] = {}
         self.one, self.two = self.candidate("agg-1"), self.candidate("agg-2")
 
     def candidate(self, name: str, *, healthy: bool = True) -> Campaign:
+        said = self.said[name] = Said()
         return Campaign(
             engine(self.state).leases,
             name,
@@ -28,6 +43,7 @@ class Board:
             TTL,
             self.clock,
             healthy=lambda: healthy,
+            operator=Operator(lambda: said.paused, said),
         )
 
 
@@ -160,3 +176,39 @@ def test_silent_board_does_not_end_the_thread(board: Board) -> None:
         assert board.one.wait(10.0) == 1
     finally:
         board.one.stop()
+
+
+def test_hand_over_gives_the_lease_to_the_other_within_a_turn(board: Board) -> None:
+    turn(board.one)
+    board.said["agg-1"].handover = True
+    turn(board.one, board.two)
+    assert board.two.wait(0.0) == 2
+    with pytest.raises(LeaseLost):
+        board.one.check(1)
+
+
+def test_who_handed_over_does_not_take_the_lease_back_at_once(board: Board) -> None:
+    turn(board.one)
+    board.said["agg-1"].handover = True
+    turn(board.one, board.one)
+    assert board.one.wait(0.0) is None
+    assert board.state.lease is None
+
+
+def test_who_handed_over_leads_again_if_nobody_else_does(board: Board) -> None:
+    turn(board.one)
+    board.said["agg-1"].handover = True
+    turn(board.one)
+    board.clock.sleep(3 * TTL + 0.1)
+    turn(board.one)
+    assert board.one.wait(0.0) == 2
+
+
+def test_paused_leader_steps_down_and_stays_down_until_resumed(board: Board) -> None:
+    turn(board.one)
+    board.said["agg-1"].paused = True
+    turn(board.one, board.one)
+    assert board.state.lease is None
+    board.said["agg-1"].paused = False
+    turn(board.one)
+    assert board.one.wait(0.0) == 2

@@ -8,9 +8,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SLOW := integration or chaos or fuzz or reproduction or gpu or ray
+FUZZ_SECONDS ?= 600
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install servers demo test check format contract simulation integration fuzz gpu bench docs lock clean
+.PHONY: help install servers demo test check format contract simulation integration fuzz properties gpu bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -64,7 +65,10 @@ simulation: $(INSTALLED) ## crashes after every durable step, in memory
 integration: $(INSTALLED) servers ## real processes on loopback, SIGKILL and SIGSTOP
 	@$(BIN)/pytest -q -p no:randomly -m integration
 
-fuzz: $(INSTALLED) ## every property test, long and with new examples each time
+fuzz: $(INSTALLED) ## ten minutes of hostile bytes for every decoder and both halves of a round
+	@$(BIN)/python -m tests.fuzz.roam --seconds $(FUZZ_SECONDS)
+
+properties: $(INSTALLED) ## every property test, long and with new examples each time
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q -m hypothesis --timeout 3600
 
 gpu: $(INSTALLED) ## the tests that need a CUDA device; they skip without one

@@ -352,14 +352,18 @@ def _read_closed(round_id: RoundId, detail: Mapping[str, JSON]) -> Closed:
     rows = detail.get("participants")
     if not isinstance(rows, list):
         raise VerificationError("journal: CLOSE names no participants")
-    pairs = tuple(
-        (str(row[0]), bytes.fromhex(str(row[1])))
-        for row in rows
-        if isinstance(row, list)
-    )
+    pairs = tuple(_pair(row) for row in rows)
     if root(pairs).hex() != detail.get("root"):
         raise VerificationError("journal: CLOSE does not match its own root")
     return Closed(round_id, pairs, root(pairs))
+
+
+def _pair(row: JSON) -> tuple[str, bytes]:
+    try:
+        site, digest = _list(row)
+        return str(site), bytes.fromhex(str(digest))
+    except ValueError as bad:
+        raise VerificationError(f"journal: CLOSE is not well formed: {bad}") from bad
 
 
 def _list(value: JSON) -> list[JSON]:

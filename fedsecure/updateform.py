@@ -6,6 +6,7 @@ The custodian names it when a run begins, and an aggregator refuses another one.
 import numpy as np
 
 from fedsecure.body import Form
+from fedsecure.ciphertext import MAX_BLOCKS
 from fedsecure.downlink import SEEDS, downlink_form
 from fedsecure.errors import VerificationError
 from fedsecure.he import Scheme, SecretKey
@@ -52,13 +53,21 @@ def selection(
     Raises
     ------
     VerificationError
-        The plan leaves tensors open, and the layout is not known or of another size.
+        More blocks than a ciphertext has: an aggregator names the number of parameters
+        where a custodian did not make the model. Or the plan leaves tensors open, and
+        the layout is not known or of another size.
     ConfigurationError
         The plan's patterns do not fit the layout.
     """
     weighted, patterns = bool(plan.max_rows), plan.encryption.encrypt_layers
+    blocks = plan.profile.blocks(parameters + weighted, slots)
+    if blocks > MAX_BLOCKS:
+        raise VerificationError(
+            f"run {plan.run}: {parameters} parameters fill {blocks} blocks, at most "
+            f"{MAX_BLOCKS}"
+        )
     if not patterns:
-        return Selection.whole(plan.profile.blocks(parameters + weighted, slots))
+        return Selection.whole(blocks)
     if layout is None or layout.num_parameters != parameters:
         raise VerificationError(
             f"run {plan.run} encrypts some tensors only, and no layout of "

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; workers too
 
-# A loaded machine is slow, not wrong: no deadline. CI repeats, `make fuzz` roams.
+# A loaded machine is slow, not wrong: no deadline. CI repeats, `make properties` roams.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile(

@@ -35,12 +35,16 @@ def unpack(data: bytes) -> tuple[Mapping[str, JSON], memoryview]:
     Raises
     ------
     VerificationError
-        The frame is cut short, or its head is not a JSON object.
+        The frame is cut short, or its head is not a JSON object: the training code that
+        runs in a worker may write anything.
     """
     start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     if start > len(data):
         raise VerificationError("worker frame is cut short")
-    head = json.loads(data[_LENGTH_BYTES:start])
+    try:
+        head = json.loads(data[_LENGTH_BYTES:start])
+    except (ValueError, RecursionError) as bad:
+        raise VerificationError("worker frame has a head that is not JSON") from bad
     if not isinstance(head, dict):
         raise VerificationError("worker frame has no head")
     return head, memoryview(data)[start:]

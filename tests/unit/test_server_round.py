@@ -282,6 +282,13 @@ def test_close_that_is_not_its_root_is_refused() -> None:
         resume([entries()[0], close_entry(bad, "op")], PUBLIC, 0.0)
 
 
+@pytest.mark.parametrize("row", [[], ["a"], ["a", "zz"], ["a", "00", 1], "a", None])
+def test_close_with_a_malformed_row_is_refused(row: JSON) -> None:
+    bad = plain_entry(ROUND, Step.CLOSE, "op", {"participants": [row], "root": ""})
+    with pytest.raises(VerificationError, match="journal"):
+        resume([entries()[0], bad], PUBLIC, 0.0)
+
+
 @pytest.mark.parametrize("detail", [b"{", b"[]", b"{}", b'{"cohort":1}'])
 def test_malformed_entries_are_refused(detail: bytes) -> None:
     bad = JournalEntry("run-1", 4, Step.OPEN, "", "op", detail)

@@ -35,3 +35,9 @@ def test_frame_that_is_cut_short_is_refused(data: bytes) -> None:
 def test_frame_whose_head_is_no_object_is_refused() -> None:
     with pytest.raises(VerificationError, match="no head"):
         unpack(b"\x02\0\0\0[]")
+
+
+@pytest.mark.parametrize("head", [b"{", b"\xff{}", b"[" * 100_000])
+def test_frame_whose_head_is_no_json_is_refused(head: bytes) -> None:
+    with pytest.raises(VerificationError, match="not JSON"):
+        unpack(len(head).to_bytes(4, "little") + head)

@@ -1,0 +1,15 @@
+"""Twenty seconds of what `make fuzz` does for ten minutes: all targets, fixed seeds."""
+
+import pytest
+
+from tests.fuzz.roam import roam
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
+
+SECONDS = 20.0
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_hostile_bytes_are_refused_by_name_or_read_as_they_are(target: Target) -> None:
+    found = roam(target, SECONDS / len(TARGETS), first_seed=0)
+    assert not found.failures, "\n".join(found.failures)

@@ -37,6 +37,8 @@ __all__ = ["AggregatorConfig", "NodeConfig", "RunConfig", "Section", "parse_sect
 
 _BRANCHES = ("str", "list[str]")  # of a union, as pydantic names them behind the key
 _S = TypeVar("_S", bound=Section)
+_PUBLIC_ROWS = {"digits": 1400, "breast_cancer": 450}
+"""Rows to train on of all sites together, of data that is no secret; rounded."""
 
 
 class RunConfig(Section):
@@ -77,6 +79,13 @@ class RunConfig(Section):
                 "encryption=ckks is not IND-CPA-D secure: no epsilon is claimed with "
                 "it; choose encryption=bfv or privacy=none"
             )
+        if self.privacy.mode != "none" and self.divisor is None:
+            raise ValueError(
+                f"privacy.divisor is missing and data={self.data.name} brings none: "
+                f"set it to a public expected batch of {self._whose}, such as "
+                "privacy.sample_rate times the rows that may be known; never a row "
+                "count that is a secret. Or choose privacy=none"
+            )
         if self.privacy.mode != "none" and self.federation.max_rows:
             raise ValueError(
                 "federation.max_rows must be 0 or unset when privacy is on: a weight "
@@ -111,6 +120,23 @@ class RunConfig(Section):
                 "data.site_column"
             )
         return self
+
+    @property
+    def divisor(self) -> float | None:
+        """What a step's noisy sum is divided by; None: nobody said, and data is secret.
+
+        A public expected batch. Where examples share noise it is that of all sites
+        together, which rows that are public bring; else `privacy.divisor` alone.
+        """
+        asked, public = self.privacy, _PUBLIC_ROWS.get(self.data.name)
+        if asked.divisor is not None or asked.mode != "example_distributed":
+            return asked.divisor
+        return None if public is None else asked.sample_rate * public
+
+    @property
+    def _whose(self) -> str:
+        one = {"example_local": "one site", "silo": "sites"}
+        return one.get(self.privacy.mode, "all sites together")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "RunConfig":

@@ -61,7 +61,7 @@ def run_experiment(config: RunConfig, show: Show) -> Finished:
         backend: Backend = registry.load("backends", config.backend.name).create({})
         folder = _folder(config, plan)
         job = Job(config, plan, kits, folder, show)
-        for event in announced(config, plan, _size(parts, plan)):
+        for event in announced(config, plan, _size(config, parts, plan)):
             show(event)
         try:
             outcome = backend.run(job)
@@ -236,7 +236,9 @@ def _baselines(
         local = with_local_noise(config, said[0].enforced.epsilon)
     pooled = load_pooled(config.data.model_dump(), len(parts))
     settings = {**_settings(job.plan), "train": _trained(plainly(config))}
-    central = central_training(pooled, settings, config.federation.rounds)
+    central = central_training(
+        pooled, settings, config.federation.rounds, objects=config.model.objects
+    )
     found = (
         _accuracy(unprotected(config), parts),
         _accuracy(local, parts),
@@ -308,13 +310,14 @@ def _verify(
     return ledgers, broken
 
 
-def _size(parts: Sequence[SiteData], plan: Mapping[str, JSON]) -> int:
-    """Return the model's parameters; 0 where its rows are not here."""
+def _size(
+    config: RunConfig, parts: Sequence[SiteData], plan: Mapping[str, JSON]
+) -> int:
+    """Return the model's parameters; 0 where no rows are here."""
     if not parts:
         return 0
-    return LocalTrainer(parts[0], objects=_objects(plan)).initial(_settings(plan))[
-        0
-    ].num_parameters
+    trainer = LocalTrainer(parts[0], objects=config.model.objects)
+    return trainer.initial(_settings(plan))[0].num_parameters
 
 
 def _list(value: JSON) -> list[JSON]:

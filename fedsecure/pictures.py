@@ -26,6 +26,7 @@ SERIES = ("#2f7fd1", "#e0812b", "#2a9d76", "#9a62c7", "#c2528b", "#8a8f2a")
 LEADERS = ("#2f7fd1", "#b8651b", "#1f8a66", "#8350b3")  # each carries white figures
 BASELINES = (
     ("unprotected_accuracy", "without protection"),
+    ("local_noise_accuracy", "local noise, same epsilon"),
     ("centralised_accuracy", "centralised"),
 )
 """Keys of a summary's baselines, and what they are called."""
@@ -134,12 +135,19 @@ def epsilon_picture(rounds: Sequence[Row], privacy: Row) -> Picture | None:
         axes = figure.add_subplot()
         for i, (line, sites) in enumerate(spent.items()):
             _steps(axes, i, line, sites)
-        axes.set_title(f"Epsilon spent at each site, at delta = {privacy['delta']:g}")
+        axes.set_title(_spent_in_words(privacy))
         axes.set_ylim(bottom=0)
         _named(axes, len(spent))
         _by_round(axes, "round")
         top = max(line[-1][1] for line in spent)
         return kept(figure, "epsilon", f"Epsilon by round, {top:.3g} at most.")
+
+
+def _spent_in_words(privacy: Row) -> str:
+    """Return the title: how much of what, and with whose eyes it is seen."""
+    text = f"Epsilon spent at each site, at delta = {privacy['delta']:g}"
+    said = privacy.get("promises") or ()
+    return f"{text}, against outsiders and aggregators" if len(said) > 1 else text
 
 
 def timeline_picture(rounds: Sequence[Row], timeline: Sequence[Row]) -> Picture | None:

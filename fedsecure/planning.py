@@ -43,7 +43,7 @@ def private_plan(config: RunConfig) -> PrivacyPlan:
         steps_per_round=asked.steps_per_round,
         rounds=rounds,
         delta=asked.delta,
-        divisor=asked.divisor or 0.0,
+        divisor=config.divisor or 0.0,
         min_contributors=config.federation.quorum if mode.shared else 0,
         max_colluders=asked.max_colluders if mode.shared else 0,
     )
@@ -114,23 +114,26 @@ def encryption_section(
     federation, chosen = config.federation, config.encryption
     private = privacy.mode is not Mode.NONE
     if privacy.mode.shared and chosen.profile is None:
-        name = _narrowest(privacy, parts, settings, federation.sites)
+        name = _narrowest(config, privacy, parts, settings)
         chosen = chosen.model_copy(update={"profile": name})
     if chosen.encrypt_layers and parts:  # with kits of one's own, a site checks it
-        layout = LocalTrainer(parts[0]).initial(settings)[0]
+        trainer = LocalTrainer(parts[0], objects=config.model.objects)
+        layout = trainer.initial(settings)[0]
         encrypted_tensors(layout, chosen.encrypt_layers)
     return chosen.document(federation.sites, federation.quorum, private=private)
 
 
 def _narrowest(
+    config: RunConfig,
     privacy: PrivacyPlan,
     parts: Sequence[SiteData],
     settings: Mapping[str, JSON],
-    sites: int,
 ) -> str:
     if not parts:
         return "wide"
-    size = LocalTrainer(parts[0]).initial(settings)[0].num_parameters
+    trainer = LocalTrainer(parts[0], objects=config.model.objects)
+    size = trainer.initial(settings)[0].num_parameters
+    sites = config.federation.sites
     try:
         grid = Lattice.of(privacy, size, profile("20").field_bits, sites)
     except ConfigurationError:

@@ -22,8 +22,6 @@ class Progress:
     Parameters
     ----------
     console : Console
-    epsilons : sequence of float
-        Epsilon of every site after each round, from the plan; empty without privacy.
     """
 
     def __init__(self, console: Console) -> None:
@@ -31,7 +29,7 @@ class Progress:
         self._parameters = 0
         self._killed: float | None = None
         self._epsilons: list[float] = []
-        self._delta = ""
+        self._promise = ""
         self._scheme = ""
 
     def show(self, event: Event) -> None:
@@ -44,8 +42,12 @@ class Progress:
     def _on_plan(self, event: Event) -> None:
         self._scheme = str(event["scheme"])
         self._epsilons = [_number(e) for e in _list(event["epsilons"])]
-        self._delta = f"{_number(event['delta']):g}"
+        relation = str(event.get("relation", "")).replace("_", "-")
+        self._promise = f"{relation} at δ {_number(event['delta']):g}"
         self._line("plan", str(event["text"]), "bold")
+
+    def _on_warned(self, event: Event) -> None:
+        self._line("WARNING", str(event["text"]), "bold yellow")
 
     def _on_processes(self, event: Event) -> None:
         text = f"{event['started']} daemons are starting; the first round follows in "
@@ -102,7 +104,7 @@ class Progress:
         text += _scores(event["metrics"], "model before it: ")
         if self._epsilons:
             spent = self._epsilons[min(number, len(self._epsilons)) - 1]
-            text += f" · ε {spent:.2f} a site at δ {self._delta}"
+            text += f" · ε {spent:.2f} {self._promise}"
         text += f" · {self._rate(event, sites)} · {_number(event['seconds']):.1f} s"
         if self._killed is not None:
             text += f" · {_number(event['now']) - self._killed:.1f} s after the kill"
@@ -136,10 +138,15 @@ def closing_lines(folder: Path) -> list[tuple[str, str]]:
         ("same, unprotected", _percent(base["unprotected_accuracy"])),
         ("centralised", _percent(base["centralised_accuracy"])),
     ]
-    if privacy["per_site"]:
-        spent = ", ".join(f"{s} {e:.2f}" for s, e in privacy["per_site"].items())
-        about = f"δ {privacy['delta']:g}, {privacy['relation'].replace('_', ' ')}"
-        lines.append(("ε by site", f"{spent} ({about})"))
+    if base.get("local_noise_accuracy") is not None:
+        local = f"{_percent(base['local_noise_accuracy'])} at the same ε, noise of each"
+        lines.insert(1, ("local noise", f"{local} site's own in place of shares"))
+    lines += [_epsilon(row, privacy) for row in privacy["promises"]]
+    if not privacy["promises"]:
+        lines.append(("ε", "none: no differential privacy is promised"))
+    if privacy.get("warning"):
+        lines.append(("WARNING", privacy["warning"]))
+    lines.append(("hidden by", _hiding(facts["encryption"])))
     lines += [("fail-over", _failover(f)) for f in facts["failovers"]]
     lost = f"{facts['rounds_lost']} completed rounds, {facts['updates_lost']} updates"
     lines.append(("lost", lost))
@@ -148,6 +155,23 @@ def closing_lines(folder: Path) -> list[tuple[str, str]]:
     lines.append(("ledgers", f"{verdict}: {owners}"))
     lines.append(("report", str(folder / "report.html")))
     return lines
+
+
+def _epsilon(row: Mapping[str, Any], privacy: Mapping[str, Any]) -> tuple[str, str]:
+    about = f"δ {privacy['delta']:g}, {privacy['relation'].replace('_', '-')}"
+    beside = f"{row['accountant']}; nominal PLD {row['nominal_pld']:.2f}"
+    return f"ε {row['epsilon']:.2f}", f"against {row['against']} ({about}, {beside})"
+
+
+def _hiding(found: Mapping[str, Any]) -> str:
+    masks = "no masks"
+    if found["masking"] != "none":
+        count = found["masking_threshold"]
+        masks = f"{found['masking']} masks, opened by {count} sites"
+    return (
+        f"{found['scheme']} with {masks}; profile {found['profile']}, "
+        f"downlink {found['downlink']}"
+    )
 
 
 def _failover(facts: Mapping[str, Any]) -> str:

@@ -4,14 +4,14 @@ The page is one file: its style and pictures are inside it, it holds no script a
 no other machine for anything.
 """
 
-import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fedsecure.pages import cards, document, image, items, section, table
 from fedsecure.pictures import (
     BASELINES,
     Picture,
@@ -19,11 +19,11 @@ from fedsecure.pictures import (
     learning_picture,
     timeline_picture,
 )
+from fedsecure.protection import encryption_section, epsilon_card, privacy_section
 
 Row: TypeAlias = Mapping[str, Any]
 """One line of the rounds, of the timeline, or a section of the summary."""
 _NONE = "n/a"
-_CSS = Path(__file__).with_suffix(".css")
 
 
 def write_report(
@@ -75,27 +75,25 @@ def report_page(
         (
             _header(title, summary),
             _cards(summary),
-            _section("Learning", _learning(summary, drawn.get("accuracy"))),
-            _section("Privacy", _privacy(summary["privacy"], drawn.get("epsilon"))),
-            _section("Survival", _survival(summary, drawn.get("timeline"))),
-            _section("Rounds", _rounds_table(rounds)),
-            _section("Ledgers", _ledgers(summary)),
-            _section("What this report does not promise", _notes(summary)),
+            section("Learning", _learning(summary, drawn.get("accuracy"))),
+            section(
+                "Privacy", privacy_section(summary["privacy"], drawn.get("epsilon"))
+            ),
+            section("Encryption", encryption_section(summary)),
+            section("Survival", _survival(summary, drawn.get("timeline"))),
+            section("Rounds", _rounds_table(rounds)),
+            section("Ledgers", _ledgers(summary)),
+            section(
+                "What this report does not promise",
+                items(str(note) for note in summary.get("notes", ())),
+            ),
             (
                 "<footer>The same figures, for programs: <code>summary.json</code>, "
                 "<code>metrics.jsonl</code>, <code>resolved.yaml</code>.</footer>"
             ),
         )
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; img-src data:\">\n"
-        f"<title>{title}</title>\n<style>\n{_CSS.read_text(encoding='utf-8')}</style>\n"
-        f"</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, body)
 
 
 def _header(title: str, summary: Row) -> str:
@@ -130,25 +128,18 @@ def _verdict(summary: Row) -> str:
 def _cards(summary: Row) -> str:
     final, baseline = summary["final"], summary["baseline"]
     privacy, failovers = summary["privacy"], summary["failovers"]
-    epsilons = list(privacy["per_site"].values())
     beside = [
         f"{label} {_share(baseline[key])}"
         for key, label in BASELINES
         if baseline.get(key) is not None
     ]
-    cards = [
+    entries = [
         (
             "Final accuracy",
             _share(final.get("accuracy")),
             ", ".join(beside) or "no baseline was run",
         ),
-        (
-            "Epsilon, largest of the sites",
-            f"{max(epsilons):.3f}" if epsilons else "none",
-            f"at delta {privacy['delta']:g}, per site below"
-            if epsilons
-            else "no differential privacy",
-        ),
+        epsilon_card(privacy),
         (
             "Rounds completed",
             f"{summary['rounds_completed']} of {summary['rounds_planned']}",
@@ -168,12 +159,7 @@ def _cards(summary: Row) -> str:
             *_ledger_card(summary),
         ),
     ]
-    items = "\n".join(
-        f'<div class="card"><h2>{escape(name)}</h2><b>{value}</b>'
-        f"<p>{escape(note)}</p></div>"
-        for name, value, note in cards
-    )
-    return f'<div class="cards">\n{items}\n</div>'
+    return cards(entries)
 
 
 def _failover_card(failovers: Sequence[Row]) -> tuple[str, str, str]:
@@ -207,7 +193,7 @@ def _learning(summary: Row, picture: Picture | None) -> str:
     return (
         "<p>Each round evaluates the model it starts from at every site, before "
         "training it; the last point is the final evaluation. Sites are weighted by "
-        f"their test rows.</p>\n{_image(picture)}\n{_beside(summary)}"
+        f"their test rows.</p>\n{image(picture)}\n{_beside(summary)}"
     )
 
 
@@ -225,32 +211,7 @@ def _beside(summary: Row) -> str:
         )
         for label, value in known
     ]
-    return _table(("", "final accuracy", "points from this run"), rows, numbers={1, 2})
-
-
-def _privacy(privacy: Row, picture: Picture | None) -> str:
-    if not privacy["per_site"]:
-        return "<p>This run made no promise of differential privacy.</p>"
-    facts = ", ".join(
-        f"{label} {_figure(privacy[key])}"
-        for key, label in (
-            ("noise_multiplier", "noise multiplier"),
-            ("clip_norm", "clip norm"),
-            ("sample_rate", "sample rate"),
-        )
-        if privacy.get(key) is not None
-    )
-    relation = str(privacy.get("relation", "")).replace("_", " ")
-    table = _table(
-        ("site", "epsilon", "delta", "relation"),
-        (
-            (site, f"{epsilon:.3f}", f"{privacy['delta']:g}", relation)
-            for site, epsilon in sorted(privacy["per_site"].items())
-        ),
-        numbers={1, 2},
-    )
-    said = f"<p>Mode {escape(str(privacy['mode']))}; {escape(facts)}.</p>"
-    return f"{said}\n{_image(picture) if picture else ''}\n{table}"
+    return table(("", "final accuracy", "points from this run"), rows, numbers={1, 2})
 
 
 def _survival(summary: Row, picture: Picture | None) -> str:
@@ -271,8 +232,8 @@ def _survival(summary: Row, picture: Picture | None) -> str:
         "accepted updates reused",
         "updates asked for again",
     )
-    table = _table(heads, rows, numbers={1, 2, 3, 4}) if summary["failovers"] else ""
-    return f"{_image(picture) if picture else ''}\n{table}"
+    told = table(heads, rows, numbers={1, 2, 3, 4}) if summary["failovers"] else ""
+    return f"{image(picture) if picture else ''}\n{told}"
 
 
 def _rounds_table(rounds: Sequence[Row]) -> str:
@@ -307,7 +268,7 @@ def _rounds_table(rounds: Sequence[Row]) -> str:
         "<p>Accuracy and loss in the row of round r are of the model after round "
         "r - 1, from which round r started. Bytes are per parameter and site.</p>"
     )
-    return note + _table(heads, rows, numbers={0, 1, 4, 5, 6, 7, 8, 9})
+    return note + table(heads, rows, numbers={0, 1, 4, 5, 6, 7, 8, 9})
 
 
 def _sites(participants: Sequence[str]) -> str:
@@ -326,40 +287,8 @@ def _ledgers(summary: Row) -> str:
         else '<p class="bad">At least one ledger does not verify; see below.</p>'
     )
     lines = sorted(summary.get("ledgers", {}).items())
-    return said + _table(
+    return said + table(
         ("owner", "lines verified"), ((o, f"{n:,}") for o, n in lines), numbers={1}
-    )
-
-
-def _notes(summary: Row) -> str:
-    notes = "\n".join(f"<li>{escape(str(n))}</li>" for n in summary.get("notes", ()))
-    return f"<ul>\n{notes}\n</ul>"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
-
-
-def _image(picture: Picture) -> str:
-    data = base64.b64encode(picture.svg).decode()
-    alt = escape(picture.alt, quote=True)
-    source = f"data:image/svg+xml;base64,{data}"
-    return f'<div class="scroll"><img alt="{alt}" src="{source}"></div>'
-
-
-def _table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: set[int]
-) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=number' if i in numbers else ''}>{escape(cell)}</{tag}>"
-            for i, cell in enumerate(cells)
-        )
-
-    body = "\n".join(f"<tr>{line('td', cells)}</tr>" for cells in rows)
-    return (
-        f'<div class="scroll"><table>\n<thead><tr>{line("th", heads)}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 
 

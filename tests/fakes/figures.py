@@ -19,7 +19,11 @@ def summary(**changes: Any) -> dict[str, Any]:
         "uplink_bytes_per_parameter": 25.2,
         "downlink_bytes_per_parameter": 50.4,
         "final": {"accuracy": 0.904, "loss": 0.382},
-        "baseline": {"unprotected_accuracy": 0.958, "centralised_accuracy": 0.964},
+        "baseline": {
+            "unprotected_accuracy": 0.958,
+            "local_noise_accuracy": None,
+            "centralised_accuracy": 0.964,
+        },
         "privacy": {
             "mode": "example_local",
             "delta": 1e-5,
@@ -27,7 +31,28 @@ def summary(**changes: Any) -> dict[str, Any]:
             "noise_multiplier": 0.8711,
             "clip_norm": 1.0,
             "sample_rate": 0.2,
+            "divisor": 80.0,
+            "min_contributors": 0,
+            "max_colluders": 0,
+            "unit": "example",
             "per_site": dict.fromkeys(SITES, 7.998),
+            "promises": [
+                {
+                    "against": "everybody but the site itself",
+                    "epsilon": 7.998,
+                    "accountant": "pld",
+                    "nominal_pld": 7.998,
+                }
+            ],
+            "warning": None,
+        },
+        "encryption": {
+            "scheme": "bfv",
+            "profile": "20",
+            "field_bits": 24,
+            "masking": "pairwise",
+            "masking_threshold": 3,
+            "downlink": "seeds",
         },
         "failovers": [
             {
@@ -52,6 +77,39 @@ def summary(**changes: Any) -> dict[str, Any]:
             "Bounds of a.csv were read from the data.",
         ],
         **changes,
+    }
+
+
+def shared() -> dict[str, Any]:
+    """Return the section `privacy` of a run whose sites shared their noise."""
+    return {
+        "mode": "example_distributed",
+        "delta": 1e-5,
+        "relation": "add_or_remove_one",
+        "noise_multiplier": 6.1,
+        "clip_norm": 0.5,
+        "sample_rate": 1.0,
+        "divisor": 1400.0,
+        "min_contributors": 3,
+        "max_colluders": 1,
+        "unit": "example",
+        "per_site": dict.fromkeys(SITES, 2.999),
+        "promises": [
+            {
+                "against": "outsiders and aggregators, with at most one site on their "
+                "side",
+                "epsilon": 2.999,
+                "accountant": "rdp",
+                "nominal_pld": 2.75,
+            },
+            {
+                "against": "all other sites together",
+                "epsilon": 4.461,
+                "accountant": "rdp",
+                "nominal_pld": 4.1,
+            },
+        ],
+        "warning": None,
     }
 
 

@@ -23,8 +23,9 @@ OPTIONS = [
     for file in sorted((CONF / group).glob("*.yaml"))
 ]
 NEEDS = {
-    "data=csv": ["data.path=rows.csv", "data.target=y"],
-    "data=object": ["data.object=mine:rows"],
+    "data=csv": ["data.path=rows.csv", "data.target=y", "privacy.divisor=50"],
+    "data=object": ["data.object=mine:rows", "privacy.divisor=50"],
+    "encryption=ckks": ["privacy=none"],
     "model=object": ["model.object=mine:model"],
     "lease=postgresql": ["lease.url=postgresql://fed@db/fed"],
     "lease=etcd": ["lease.endpoints=[https://e1:2379]"],
@@ -55,8 +56,45 @@ def test_every_option_of_every_group_composes_and_passes_the_door(option: str) -
     RunConfig.parse(composed(option, *NEEDS.get(option, [])))
 
 
-def test_hydra_defaults_and_models_defaults_are_the_same() -> None:
-    assert RunConfig.parse(composed()) == RunConfig()
+def test_hydra_defaults_and_models_defaults_are_the_same_without_privacy() -> None:
+    assert RunConfig.parse(composed("privacy=none")) == RunConfig()
+
+
+def test_a_run_shares_noise_unless_it_says_otherwise() -> None:
+    privacy = RunConfig.parse(composed()).privacy
+    assert (privacy.mode, privacy.max_colluders) == ("example_distributed", 1)
+
+
+def test_the_quick_experiment_has_neither_privacy_nor_encryption() -> None:
+    quick = RunConfig.parse(composed("experiment=digits_quick"))
+    assert (quick.privacy.mode, quick.encryption.scheme) == ("none", "insecure_plain")
+
+
+@pytest.mark.parametrize(
+    ("data", "rate", "divisor"), [("digits", 1.0, 1400), ("breast_cancer", 0.2, 90)]
+)
+def test_public_data_brings_the_expected_batch_of_all_sites(
+    data: str, rate: float, divisor: float
+) -> None:
+    words = (f"data={data}", f"privacy.sample_rate={rate}")
+    assert RunConfig.parse(composed(*words)).divisor == pytest.approx(divisor)
+
+
+def test_a_divisor_that_was_set_is_taken() -> None:
+    assert RunConfig.parse(composed("privacy.divisor=70")).divisor == 70
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data=csv", "data.path=t.csv", "data.target=y"),
+        ("data=object", "data.object=mine:rows"),
+    ],
+)
+def test_rows_of_ones_own_need_a_public_divisor(words: tuple[str, ...]) -> None:
+    said = refusal(composed(*words))
+    assert said.startswith("privacy.divisor is missing and data=")
+    assert "public expected batch of all sites together" in said
 
 
 @pytest.mark.parametrize(
@@ -75,7 +113,9 @@ def test_every_plug_on_disk_has_its_yaml(group: str, socket: str) -> None:
 def test_the_demo_kills_its_leader_under_privacy_and_encryption() -> None:
     demo = RunConfig.parse(composed("experiment=demo"))
     assert demo.backend.kill_leader_in_round is not None
-    assert (demo.privacy.mode, demo.encryption.scheme) == ("example_local", "bfv")
+    assert demo.privacy.mode == "example_distributed"
+    assert demo.privacy.max_colluders == 1
+    assert demo.encryption.scheme == "bfv"
 
 
 def test_a_number_on_the_command_line_names_a_profile() -> None:

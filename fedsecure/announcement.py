@@ -1,0 +1,76 @@
+"""What a run says before it begins: what it is, what it will cost, what is wrong."""
+
+from collections.abc import Mapping
+
+from fedsecure.accounting import enforced_with, guarantee
+from fedsecure.backends import Event
+from fedsecure.config import RunConfig
+from fedsecure.planning import event_of
+from fedsecure.privacy.plan import Mode, PrivacyPlan
+from fedsecure.privacy.promise import Promise, promises, silo_warning
+from fedsecure.update import JSON
+
+
+def announced(
+    config: RunConfig, plan: Mapping[str, JSON], parameters: int
+) -> list[Event]:
+    """Return the events that say what is about to run.
+
+    Parameters
+    ----------
+    parameters : int
+        Coordinates of the model; 0: not known before a site has built it.
+    """
+    privacy, federation = private_plan_of(plan), config.federation
+    text = (
+        f"{plan['run']} on {config.backend.name}: {federation.sites} sites, "
+        f"{federation.rounds} rounds, {config.data.name} with {config.model.name}; "
+        f"{_protection(privacy)}; {config.encryption.scheme} encryption"
+    )
+    facts: dict[str, JSON] = {
+        "event": "plan",
+        "text": text,
+        "epsilons": [] if privacy is None else _by_round(privacy),
+        "delta": 0.0 if privacy is None else privacy.delta,
+        "relation": "" if privacy is None else str(privacy.relation),
+        "scheme": config.encryption.scheme,
+    }
+    warned = None
+    if privacy is not None and parameters:
+        warned = silo_warning(privacy, federation.sites, parameters)
+    return [facts, *([] if warned is None else [{"event": "warned", "text": warned}])]
+
+
+def private_plan_of(plan: Mapping[str, JSON]) -> PrivacyPlan | None:
+    """Return a plan document's privacy plan; None in mode `none`."""
+    section = plan["privacy"]
+    if not isinstance(section, dict) or section["mode"] == Mode.NONE:
+        return None
+    return PrivacyPlan.from_document(section)
+
+
+def _protection(privacy: PrivacyPlan | None) -> str:
+    if privacy is None:
+        return "no differential privacy"
+    said = promises(privacy, [event_of(privacy, privacy.rounds)])
+    words = str(privacy.relation).replace("_", "-")
+    return (
+        f"{privacy.mode} (unit: {privacy.mode.unit}), "
+        f"noise multiplier {privacy.noise_multiplier:.3f}, "
+        f"{', '.join(map(_in_words, said))}, "
+        f"δ {privacy.delta:g}, {words}, after {privacy.rounds} rounds"
+    )
+
+
+def _in_words(promise: Promise) -> str:
+    return f"ε {promise.enforced.epsilon:.2f} against {promise.against}"
+
+
+def _by_round(privacy: PrivacyPlan) -> list[JSON]:
+    """Return epsilon after each round, against those the first promise names."""
+    spent: list[JSON] = []
+    for number in range(1, privacy.rounds + 1):
+        events = [event_of(privacy, number)]
+        name = enforced_with(events)
+        spent.append(guarantee(name, privacy.relation, events, privacy.delta).epsilon)
+    return spent

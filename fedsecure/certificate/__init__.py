@@ -1,0 +1,1 @@
+"""A run's privacy certificate: what was promised, in writing, signed."""

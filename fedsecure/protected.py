@@ -1,0 +1,82 @@
+"""What a summary says of a run's protection: epsilons, masks, fields and downlink."""
+
+from collections.abc import Mapping, Sequence
+
+from fedsecure.announcement import private_plan_of
+from fedsecure.backends import Outcome
+from fedsecure.downlink import downlink_form
+from fedsecure.encoding import profile
+from fedsecure.ledger import Record
+from fedsecure.privacy.charged import charged
+from fedsecure.privacy.promise import of_the_worst_off, silo_warning
+from fedsecure.update import JSON
+
+_FACTS = (
+    "mode",
+    "delta",
+    "relation",
+    "noise_multiplier",
+    "clip_norm",
+    "sample_rate",
+    "divisor",
+    "min_contributors",
+    "max_colluders",
+)
+
+
+def privacy_facts(
+    plan: Mapping[str, JSON],
+    outcome: Outcome,
+    ledgers: Mapping[str, Sequence[Record]],
+    parameters: int,
+) -> dict[str, JSON]:
+    """Return the section `privacy`: the plan's figures, and both epsilons.
+
+    Parameters
+    ----------
+    ledgers : mapping of str to sequence of Record
+        By owner, those that verify; the epsilons are of what they charged.
+    parameters : int
+        Coordinates of the model; 0: not known.
+    """
+    privacy, section = private_plan_of(plan), plan["privacy"]
+    facts = section if isinstance(section, dict) else {}
+    per_site: dict[str, JSON] = {
+        site: history[-1] for site, history in outcome.epsilons.items() if history
+    }
+    told: dict[str, JSON] = {k: facts[k] for k in _FACTS}
+    if privacy is None:
+        return {**told, "per_site": per_site, "promises": []}
+    run, sites = str(plan["run"]), plan["sites"]
+    events = [charged(ledgers[site], run) for site in per_site if site in ledgers]
+    made = of_the_worst_off(privacy, events)
+    count = len(sites) if isinstance(sites, list) else 0
+    return {
+        **told,
+        "unit": privacy.mode.unit,
+        "per_site": per_site,
+        "promises": [promise.document() for promise in made],
+        "warning": silo_warning(privacy, count, parameters) if parameters else None,
+    }
+
+
+def encryption_facts(plan: Mapping[str, JSON], parameters: int) -> dict[str, JSON]:
+    """Return the section `encryption`: what was chosen, every open choice made."""
+    section, sites = plan["encryption"], plan["sites"]
+    if not isinstance(section, dict) or not isinstance(sites, list):
+        return {}
+    name = str(section["profile"])
+    form = downlink_form(
+        str(section["downlink"]),
+        len(sites),
+        parameters,
+        float(str(section["link_mbps"])),
+    )
+    return {
+        "scheme": section["scheme"],
+        "profile": name,
+        "field_bits": profile(name).field_bits,
+        "masking": section["masking"],
+        "masking_threshold": section["masking_threshold"],
+        "downlink": form,
+    }

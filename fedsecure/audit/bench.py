@@ -20,6 +20,7 @@ from fedsecure.client_update import encrypt, open_sum
 from fedsecure.clock import SystemClock
 from fedsecure.custody import KeyCabinet
 from fedsecure.disk import SystemDisk
+from fedsecure.errors import ConfigurationError
 from fedsecure.keyring import KeyRing
 from fedsecure.keys import BoxKey, SigningKey
 from fedsecure.ledger import Ledger
@@ -56,6 +57,11 @@ class Bench:
     plan : RunPlan
     lattice : Lattice
     sites : tuple of str
+
+    Raises
+    ------
+    ConfigurationError
+        Another mode, or a grid that does not fit its fields.
     """
 
     def __init__(
@@ -64,6 +70,10 @@ class Bench:
         dimension: int,
         settings: Mapping[str, JSON] = _PLAIN,
     ) -> None:
+        if not privacy.mode.shared:
+            raise ConfigurationError(
+                f"privacy mode {privacy.mode} shares no noise: there is no sum to audit"
+            )
         self.sites = tuple(f"site-{i + 1}" for i in range(privacy.min_contributors))
         self.plan = read_plan(_document(privacy, self.sites, settings))
         self.lattice: Lattice = self.plan.lattice(dimension)

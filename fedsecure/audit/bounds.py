@@ -14,13 +14,20 @@ from fedsecure.update import Vector
 CONFIDENCE = 0.999
 """At 95% one release in twenty would fail by chance (PRIVACY.md section 16)."""
 _MOST_EPSILON = 1000.0
+_THRESHOLDS = 1000
 
 
-def clopper_pearson_upper(hits: int, trials: int, confidence: float) -> float:
-    """Return an upper bound of a probability; exact (Clopper and Pearson 1934)."""
-    if hits >= trials:
-        return 1.0
-    return float(stats.beta.ppf(confidence, hits + 1, trials - hits))
+def clopper_pearson_upper(hits: Vector, trials: int, confidence: float) -> Vector:
+    """Return upper bounds of probabilities; exact (Clopper and Pearson 1934).
+
+    Parameters
+    ----------
+    hits : Vector
+        Whole numbers, or expected ones where a threshold is still being chosen.
+    """
+    misses = trials - hits
+    found = stats.beta.ppf(confidence, hits + 1, np.maximum(misses, 1e-9))
+    return np.where(misses > 0, found, 1.0)
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
@@ -48,10 +55,11 @@ def separation_bound(
 ) -> float:
     """Return a lower bound of mu from trials of two worlds.
 
-    The threshold is chosen on one half of the trials and judged on the other. Both
-    error rates are bounded from above by Clopper and Pearson; a Gaussian with such
-    errors has at least the mu returned (Nasr et al. 2023, arXiv 2302.07956; Dong, Roth,
-    Su 2019).
+    The threshold is chosen on one half of the trials, as the one that would prove most
+    if both worlds were Gaussians of the mean and deviation seen there: the best on the
+    trials themselves is mostly luck. It is judged on the other half. Both error rates
+    are bounded from above by Clopper and Pearson; a Gaussian with such errors has at
+    least the mu returned (Nasr et al. 2023, arXiv 2302.07956; Dong, Roth, Su 2019).
 
     Parameters
     ----------
@@ -62,24 +70,36 @@ def separation_bound(
         That the bound holds; both error rates share what is left.
     """
     each = 1 - (1 - confidence) / 2
-    chosen = _best_threshold(without[::2], within[::2], each)
-    return _mu(without[1::2], within[1::2], chosen, each)
+    threshold = _threshold(without[::2], within[::2], each)
+    judged = without[1::2], within[1::2]
+    alarms = np.array([np.count_nonzero(judged[0] > threshold)], np.float64)
+    missed = np.array([np.count_nonzero(judged[1] <= threshold)], np.float64)
+    sizes = len(judged[0]), len(judged[1])
+    return float(_mu(alarms, missed, sizes, each)[0])
 
 
-def _best_threshold(without: Vector, within: Vector, confidence: float) -> float:
-    places = np.linspace(0.0005, 0.9995, 400)
-    tried = np.quantile(np.concatenate([without, within]), places)
-    return float(max(tried, key=lambda t: _mu(without, within, t, confidence)))
+def _threshold(without: Vector, within: Vector, confidence: float) -> float:
+    sizes = len(without), len(within)
+    seen = np.concatenate([without, within])
+    tried = np.linspace(seen.min(), seen.max(), _THRESHOLDS)
+    alarms = sizes[0] * stats.norm.sf(_deviations(tried, without))
+    missed = sizes[1] * stats.norm.cdf(_deviations(tried, within))
+    return float(tried[np.argmax(_mu(alarms, missed, sizes, confidence))])
 
 
-def _mu(without: Vector, within: Vector, threshold: float, confidence: float) -> float:
-    false_alarms = int(np.count_nonzero(without > threshold))
-    misses = int(np.count_nonzero(within <= threshold))
-    alarm = clopper_pearson_upper(false_alarms, len(without), confidence)
-    miss = clopper_pearson_upper(misses, len(within), confidence)
-    if alarm >= 1 or miss >= 1:
-        return 0.0
-    return max(0.0, float(stats.norm.isf(alarm) + stats.norm.isf(miss)))
+def _deviations(values: Vector, seen: Vector) -> Vector:
+    return np.asarray((values - seen.mean()) / max(float(seen.std()), 1e-12))
+
+
+def _mu(
+    alarms: Vector, missed: Vector, sizes: tuple[int, int], confidence: float
+) -> Vector:
+    """Return what so many false alarms and misses prove."""
+    alarm = clopper_pearson_upper(alarms, sizes[0], confidence)
+    miss = clopper_pearson_upper(missed, sizes[1], confidence)
+    known = (alarm < 1) & (miss < 1)
+    found = stats.norm.isf(alarm) + stats.norm.isf(miss)
+    return np.where(known, np.maximum(found, 0.0), 0.0)
 
 
 def one_run_epsilon(

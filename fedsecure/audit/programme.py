@@ -7,12 +7,12 @@ code serves every plan (PRIVACY.md section 16).
 from collections.abc import Callable, Collection, Mapping
 
 from fedsecure.audit.conformance import conformance
-from fedsecure.audit.finding import Tier
+from fedsecure.audit.finding import Check, Tier, Verdict
 from fedsecure.audit.inversion import inversion
 from fedsecure.audit.mechanism import FIELDS, mechanism
 from fedsecure.audit.membership import membership
 from fedsecure.audit.randomness import Meter
-from fedsecure.errors import ConfigurationError
+from fedsecure.errors import ConfigurationError, NotFinite
 from fedsecure.privacy.mechanism import RandomSource
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 
@@ -30,6 +30,11 @@ PLAN = PrivacyPlan(
 )
 CIPHERTEXTS = 16
 """Of a world in tier 2: 131,040 trials, twice what the claim at multiplier 1 asks."""
+
+_REFUSED = (
+    "Noise that is not of whole numbers leaks through its low digits. The package "
+    "refused to encrypt what its own mechanism made, and the tier ended there."
+)
 
 Part = Callable[[Meter], Tier]
 _TIERS: Mapping[int, tuple[Part, ...]] = {
@@ -71,9 +76,18 @@ def run_audit(
     found = []
     for number in sorted(set(tiers)):
         for part in _TIERS[number]:
-            found.append(part(Meter(source)))
+            found.append(_found(number, part, source))
             show(found[-1])
     return found
+
+
+def _found(number: int, part: Part, source: RandomSource) -> Tier:
+    """Return what a part finds; that the product itself refuses its noise fails it."""
+    try:
+        return part(Meter(source))
+    except NotFinite as bad:
+        check = Check("integers", Verdict.FAILED, 0.0, "whole numbers", str(bad))
+        return Tier(number, "Does this code send what it made?", _REFUSED, [check])
 
 
 def read_tiers(text: str) -> list[int]:

@@ -1,6 +1,9 @@
 import math
+from bisect import bisect_left
 from decimal import Decimal, localcontext
+from itertools import accumulate
 
+import mpmath  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,6 +125,79 @@ def test_system_generator_gives_other_noise_each_time() -> None:
 def test_sigma_the_table_cannot_hold_is_refused(sigma: float) -> None:
     with pytest.raises(ConfigurationError, match="must be from 2 to 131072"):
         DiscreteGaussian(sigma)
+
+
+# --- the table against numbers made another way ---------------------------------------
+
+
+def _exact(sigma: float) -> list[int]:
+    """Return floor(2**128 P(|X| <= k)) from 90-digit sums over all that is not nil."""
+    with localcontext() as context:
+        context.prec = 90
+        width = 2 * Decimal(sigma) ** 2
+        weights = [(-Decimal(k * k) / width).exp() for k in range(int(22 * sigma))]
+        sums = list(accumulate([weights[0], *(2 * w for w in weights[1:])]))
+        return [int(value / sums[-1] * 2**128) for value in sums]
+
+
+def _kept(noise: DiscreteGaussian) -> list[int]:
+    pairs = zip(noise._high, noise._low, strict=True)
+    return [int(high) << 64 | int(low) for high, low in pairs]
+
+
+@pytest.mark.parametrize("sigma", [2.0, 10.5, 300.0])
+def test_thresholds_are_the_exact_integers(sigma: float) -> None:
+    kept, exact = _kept(DiscreteGaussian(sigma)), _exact(sigma)
+    # One unit: cut where the tail beyond 14 deviations, 2**-142, tips a floor.
+    assert len(kept) == math.ceil(14 * sigma)
+    assert max(abs(a - b) for a, b in zip(kept, exact, strict=False)) <= 1
+
+
+@pytest.mark.parametrize("sigma", [2.0, 10.5, 300.0])
+def test_a_draws_distance_is_within_the_bound_it_states(sigma: float) -> None:
+    noise, exact = DiscreteGaussian(sigma), _exact(sigma)
+    off = [abs(a - b) + 1 for a, b in zip(_kept(noise), exact, strict=False)]
+    # Half the L1 distance of the laws is at most the sum over rows of their F's.
+    assert sum(off) / 2**128 <= noise.distance + 2.0**-128
+    assert noise.distance <= 2.0**-64
+
+
+def _smooth(sigma: float, k: int) -> mpmath.mpf:
+    """Return 2**128 P(|X| <= k) by Euler and Maclaurin; no sum, no recurrence."""
+    s, x = mpmath.mpf(sigma), mpmath.mpf(k)
+    edge = mpmath.exp(-x * x / (2 * s * s))
+    total = s * mpmath.sqrt(2 * mpmath.pi)  # of all integers, to exp(-2 pi^2 s^2)
+    # Odd derivatives of the density at k, by Hermite polynomials; B2/2! and on.
+    t = x / s
+    d1, d3 = -t, -(t**3 - 3 * t)
+    d5, d7 = -(t**5 - 10 * t**3 + 15 * t), -(t**7 - 21 * t**5 + 105 * t**3 - 105 * t)
+    slopes = d1 / 12 / s - d3 / 720 / s**3 + d5 / 30240 / s**5 - d7 / 1209600 / s**7
+    inner = total * mpmath.erf(x / (s * mpmath.sqrt(2)))
+    return (inner + edge + 2 * edge * slopes) / total * mpmath.mpf(2) ** 128
+
+
+def test_thresholds_of_a_wide_table_agree_with_euler_and_maclaurin() -> None:
+    sigma = 60_000.0
+    noise = DiscreteGaussian(sigma)
+    with mpmath.workdps(70):
+        for row in [0, 1, 59_999, 60_000, 123_456, 300_000, 800_000]:
+            kept = int(noise._high[row]) << 64 | int(noise._low[row])
+            assert abs(mpmath.mpf(kept) + 0.5 - _smooth(sigma, row)) <= 1
+
+
+@given(data=st.data(), sigma=st.sampled_from([2.0, 40.0, 1_000.0]))
+def test_first_bits_find_the_row_that_a_search_finds(
+    data: st.DataObject, sigma: float
+) -> None:
+    noise = DiscreteGaussian(sigma)
+    near = st.tuples(
+        st.sampled_from(noise._high.tolist()), st.sampled_from([-1, 1, 1 << 44])
+    ).map(lambda pair: min(max(pair[0] + pair[1], 0), 2**64 - 1))
+    words = data.draw(st.lists(st.integers(0, 2**64 - 1) | near, min_size=1))
+    words = [word for word in words if word not in set(noise._high.tolist())]
+    text = b"".join(word.to_bytes(8, "little") for word in words)
+    drawn = noise.draw(len(words), Script(text, bytes(-(-len(words) // 8))))
+    assert drawn.tolist() == [bisect_left(noise._high, word) for word in words]
 
 
 # --- the Poisson sample ---------------------------------------------------------------

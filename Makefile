@@ -11,10 +11,10 @@ SLOW := integration or chaos or fuzz or reproduction or gpu or ray
 FUZZ_SECONDS ?= 600
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install servers demo test check format contract simulation integration fuzz properties gpu bench docs lock clean
+.PHONY: help install servers demo test check format contract simulation ledger-chaos integration fuzz properties gpu bench docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 needed: make PYTHON=python3.12")'
@@ -61,6 +61,9 @@ contract: $(INSTALLED) servers ## one suite per socket, over every plug
 
 simulation: $(INSTALLED) ## crashes after every durable step, in memory
 	@$(BIN)/pytest -q tests/simulation
+
+ledger-chaos: $(INSTALLED) ## 1,000 random kills of sites, leaders, custodians: nothing uncharged
+	@$(BIN)/pytest -q -p no:randomly -m chaos tests/simulation/test_ledger_chaos.py tests/integration/test_budget_kills.py
 
 integration: $(INSTALLED) servers ## real processes on loopback, SIGKILL and SIGSTOP
 	@$(BIN)/pytest -q -p no:randomly -m integration

@@ -31,6 +31,8 @@ class Fuse:
     pause : (int, callable) or None
         Before step n (from 1) the callable runs: what others do while the owner stands
         still between its last check and its next durable step.
+    tears : bool
+        If the step it dies after is an append, half of it is there.
     """
 
     def __init__(
@@ -38,12 +40,20 @@ class Fuse:
         owner: str,
         dies_after: int | None = None,
         pause: tuple[int, Callable[[], None]] | None = None,
+        *,
+        tears: bool = False,
     ) -> None:
         self.owner = owner
         self.names: list[str] = []
         self.dead = False
         self._dies_after = dies_after
         self._pause = pause
+        self._tears = tears
+
+    def cut(self, data: bytes) -> bytes:
+        """Return what of an append is there: half, if the owner dies in it."""
+        last = self._tears and len(self.names) + 1 == self._dies_after
+        return data[: len(data) // 2] if last else data
 
     def ready(self) -> None:
         """Go on to a durable step, unless dead."""
@@ -79,7 +89,7 @@ class FusedDisk:
 
     def append(self, path: Path, data: bytes) -> None:
         self._fuse.ready()
-        self._disk.append(path, data)
+        self._disk.append(path, self._fuse.cut(data))
         self._fuse.burn(f"append {path.name}")
 
     def truncate(self, path: Path, size: int) -> None:

@@ -27,6 +27,8 @@ def announced(
         f"{federation.rounds} rounds, {config.data.name} with {config.model.name}; "
         f"{_protection(privacy)}; {config.encryption.scheme} encryption"
     )
+    if config.encryption.encrypt_layers:
+        text += f" of {', '.join(config.encryption.encrypt_layers)} only"
     facts: dict[str, JSON] = {
         "event": "plan",
         "text": text,

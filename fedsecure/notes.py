@@ -53,7 +53,8 @@ def run_notes(config: RunConfig, *, shared: bool) -> list[JSON]:
 
 def _open_note(patterns: Sequence[str]) -> JSON:
     return (
-        f"Only the tensors {', '.join(patterns)} were encrypted. The aggregator read "
-        "all others: their sum with pairwise masks, every single update without. Open "
-        "layers can be enough to rebuild training rows (gradient inversion)."
+        f"Only the tensors {', '.join(patterns)} were encrypted, and what shares a "
+        "block with them. The aggregator read all other blocks: their sum with "
+        "pairwise masks, every single update without. Open layers can be enough to "
+        "rebuild training rows (gradient inversion)."
     )

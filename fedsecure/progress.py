@@ -168,8 +168,10 @@ def _hiding(found: Mapping[str, Any]) -> str:
     if found["masking"] != "none":
         count = found["masking_threshold"]
         masks = f"{found['masking']} masks, opened by {count} sites"
+    layers = found.get("encrypt_layers")
+    only = f" of {', '.join(layers)} only" if layers else ""
     return (
-        f"{found['scheme']} with {masks}; profile {found['profile']}, "
+        f"{found['scheme']}{only} with {masks}; profile {found['profile']}, "
         f"downlink {found['downlink']}"
     )
 

@@ -74,6 +74,7 @@ def encryption_facts(plan: Mapping[str, JSON], parameters: int) -> dict[str, JSO
     )
     return {
         "scheme": section["scheme"],
+        "encrypt_layers": section["encrypt_layers"],
         "profile": name,
         "field_bits": profile(name).field_bits,
         "masking": section["masking"],

@@ -86,8 +86,11 @@ def encryption_facts(found: Row) -> list[tuple[str, str]]:
         "sum": "sum: both polynomials",
     }
     form = str(found["downlink"])
+    layers = found.get("encrypt_layers")
+    only = f"{', '.join(layers)} only; all others travelled open" if layers else "all"
     return [
         ("scheme", f"{scheme} (NOT encrypted)" if scheme == _OPEN else scheme),
+        ("encrypted tensors", "none" if scheme == _OPEN else only),
         ("pairwise masks", masks),
         ("profile", f"{found['profile']}: fields of {found['field_bits']} bits"),
         ("downlink", downlink.get(form, form)),

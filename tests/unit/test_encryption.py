@@ -60,6 +60,9 @@ def test_two_thirds_and_one_open_the_masks_by_default(
         ("encrypt_layers", "fc.*"),
         ("encrypt_layers", ["("]),
         ("encrypt_layers", ["a"] * 65),
+        ("encrypt_layers", ["a" * 129]),
+        ("encrypt_layers", ["(a+)+"]),
+        ("encrypt_layers", [7]),
         ("extra", 1),
     ],
 )
@@ -109,3 +112,12 @@ def test_more_sites_than_the_field_has_room_for_are_refused() -> None:
     assert read({"profile": "8", "max_contributors": 93}).fixed.bits == 5
     with pytest.raises((ConfigurationError, OverflowRisk)):
         read({"profile": "8", "max_contributors": 133})
+
+
+def test_patterns_are_kept_as_they_were_written() -> None:
+    assert read({"encrypt_layers": ["fc.*", "out"]}).encrypt_layers == ("fc.*", "out")
+
+
+def test_leaving_layers_open_of_what_is_not_encrypted_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="encrypts no tensor"):
+        read({"scheme": "insecure_plain", "encrypt_layers": ["fc.*"]})

@@ -282,5 +282,5 @@ def test_a_policy_that_allows_open_layers_asks_for_none() -> None:
 
 @pytest.mark.parametrize("value", ["'yes'", "1", "[true]", "null"])
 def test_open_layers_are_true_or_false(value: str) -> None:
-    with pytest.raises(PolicyRefused, match="open_layers=.*must be true or false"):
+    with pytest.raises(PolicyRefused, match=r"open_layers=.*must be true or false"):
         _read(OPEN.replace("open_layers: true", f"open_layers: {value}"))

@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -35,6 +36,7 @@ from fedsecure.update import RoundId
 from tests.fakes.clock import FakeClock
 from tests.fakes.federation import MAX_BYTES, Federation
 from tests.fakes.kits import RULES, kit, make_kits, sign
+from tests.fakes.openlayers import federation_of
 from tests.fakes.store import FlakyStore
 
 CONTENT = Content("data", "f" * 32, 50)
@@ -125,6 +127,20 @@ def test_update_beyond_the_norm_bound_is_refused(kits: Path) -> None:
     gate(kits).check_norm(plan(), 99.0)
     with pytest.raises(PolicyRefused):
         gate(kits).check_norm(plan(), 101.0)
+
+
+def test_layers_are_left_open_only_where_the_steward_says_so(kits: Path) -> None:
+    open_run = read_plan(federation_of(["head.*"]).plan)
+    rules = {**RULES, "schemes": ["bfv"]}
+    rules["privacy"] = {
+        **cast("dict[str, object]", RULES["privacy"]),
+        "modes": ["none"],
+    }
+    sign(kits, "site-1", rules, datetime.now(UTC))
+    with pytest.raises(PolicyRefused, match=r"projects\[project\].open_layers"):
+        gate(kits).check(open_run, None)
+    sign(kits, "site-1", {**rules, "open_layers": True}, datetime.now(UTC))
+    gate(kits).check(open_run, None)
 
 
 def test_changed_policy_acts_at_once(kits: Path) -> None:

@@ -107,7 +107,8 @@ class EmbeddingRule:
     ) -> None:
         """Add every slope to its index's row; shape (indices, width)."""
         tokens = inputs.flatten()
-        g = slopes.reshape(len(tokens), -1) * _not_padding(layer, tokens)[:, None]
+        kept = _not_padding(layer, tokens)[:, None]  # perhaps of no example at all
+        g = slopes.reshape(-1, layer.embedding_dim) * kept
         total.index_add_(0, tokens, g)
 
 

@@ -10,6 +10,7 @@ from fedsecure import registry
 from fedsecure.accounting import PrivacyEvent, Relation
 from fedsecure.config import RunConfig
 from fedsecure.encoding import profile
+from fedsecure.encryption import read_encryption
 from fedsecure.errors import ConfigurationError
 from fedsecure.learning.sitedata import SiteData
 from fedsecure.learning.training import LocalTrainer
@@ -108,19 +109,22 @@ def encryption_section(
     Raises
     ------
     ConfigurationError
-        The fields asked for do not hold the noise, or a pattern of tensors to encrypt
-        matches none of the model's.
+        The fields asked for do not hold the noise; a pattern of tensors to encrypt
+        matches none of the model's; or with such patterns, what a site would refuse.
     """
     federation, chosen = config.federation, config.encryption
     private = privacy.mode is not Mode.NONE
     if privacy.mode.shared and chosen.profile is None:
         name = _narrowest(config, privacy, parts, settings)
         chosen = chosen.model_copy(update={"profile": name})
-    if chosen.encrypt_layers and parts:  # with kits of one's own, a site checks it
-        trainer = LocalTrainer(parts[0], objects=config.model.objects)
-        layout = trainer.initial(settings)[0]
-        encrypted_tensors(layout, chosen.encrypt_layers)
-    return chosen.document(federation.sites, federation.quorum, private=private)
+    sites, quorum = federation.sites, federation.quorum
+    section = chosen.document(sites, quorum, private=private)
+    if chosen.encrypt_layers:  # a site would refuse the same, and not say why
+        read_encryption(section, sites, quorum, private=private)
+        if parts:
+            trainer = LocalTrainer(parts[0], objects=config.model.objects)
+            encrypted_tensors(trainer.initial(settings)[0], chosen.encrypt_layers)
+    return section
 
 
 def _narrowest(

@@ -12,10 +12,12 @@ from fedsecure.planning import encryption_section, private_plan
 from fedsecure.update import JSON
 
 
-def config(patterns: list[str]) -> RunConfig:
-    return RunConfig.parse(
-        {"encryption": {"encrypt_layers": patterns}, "privacy": {"mode": "none"}}
-    )
+def config(patterns: list[str], scheme: str = "bfv", mode: str = "none") -> RunConfig:
+    privacy: dict[str, object] = {"mode": mode}
+    if mode != "none":
+        privacy |= {"noise_multiplier": 1.0, "target_epsilon": None, "divisor": 50}
+    encryption = {"encrypt_layers": patterns, "scheme": scheme}
+    return RunConfig.parse({"encryption": encryption, "privacy": privacy})
 
 
 @cache
@@ -23,8 +25,13 @@ def part() -> SiteData:
     return load_site(config([]).data.model_dump(), 0, 3)
 
 
-def section(patterns: list[str], parts: Sequence[SiteData]) -> dict[str, JSON]:
-    made = config(patterns)
+def section(
+    patterns: list[str],
+    parts: Sequence[SiteData],
+    scheme: str = "bfv",
+    mode: str = "none",
+) -> dict[str, JSON]:
+    made = config(patterns, scheme, mode)
     settings: dict[str, JSON] = {
         "seed": made.seed,
         "model": made.model.model_dump(mode="json"),
@@ -50,3 +57,17 @@ def test_a_pattern_that_is_none_is_refused_before_anything_is_made() -> None:
 
 def test_where_the_model_is_not_known_a_site_checks_the_patterns() -> None:
     assert section(["9.*"], [])["encrypt_layers"] == ["9.*"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "mode", "reason"),
+    [
+        ("insecure_plain", "none", "encrypts no tensor"),
+        ("bfv", "example_local", "all are encrypted"),
+    ],
+)
+def test_what_a_site_would_refuse_is_refused_before_anything_is_made(
+    scheme: str, mode: str, reason: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        section([r"1\.weight"], [], scheme, mode)

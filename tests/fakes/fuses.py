@@ -72,6 +72,20 @@ class Fuse:
             raise Died(self.owner)
 
 
+class Until(Fuse):
+    """Dies after the first durable step of a name."""
+
+    def __init__(self, owner: str, name: str) -> None:
+        super().__init__(owner)
+        self._name = name
+
+    def burn(self, name: str) -> None:
+        super().burn(name)
+        if name == self._name:
+            self.dead = True
+            raise Died(self.owner)
+
+
 class FusedDisk:
     """A disk of a process that may die after any change."""
 

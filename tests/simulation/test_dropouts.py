@@ -10,8 +10,8 @@ from tests.fakes.federation import MAX_BYTES, Federation
 from tests.fakes.fuses import Died, Fuse
 from tests.fakes.history import violations
 
-STEPS = 71  # as without masks: opening them is no durable step of the server's
-SITE_STEPS = 20  # among them, each round, that its masks were opened
+STEPS = 74  # as without masks: opening them is no durable step of the server's
+SITE_STEPS = 25  # among them, each round, that its masks were opened
 
 
 def masked(

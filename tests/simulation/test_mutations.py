@@ -107,7 +107,9 @@ def test_site_that_compares_no_terms_is_noticed(
 ) -> None:
     def any_term(self: ClientRound, envelope: Envelope) -> Verified:
         signer = self._peers.aggregator(envelope.signer)
-        return verify(envelope, signer, kinds=(Kind.BEGIN_REQUEST, Kind.REQUEST))
+        request = verify(envelope, signer, kinds=(Kind.BEGIN_REQUEST, Kind.REQUEST))
+        self._witness.meet(request)
+        return request
 
     monkeypatch.setattr(ClientRound, "_checked", any_term)
     assert asked_by_old_term() != []
@@ -213,7 +215,7 @@ def crashed_site(step: int) -> list[str]:
     return violations(federation)
 
 
-FIRST_PIECE, HEAD = 11, 13  # durable steps of a site that is not the custodian
+FIRST_PIECE, HEAD = 12, 14  # durable steps of a site that is not the custodian
 
 
 @pytest.fixture

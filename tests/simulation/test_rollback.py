@@ -19,7 +19,7 @@ from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 from tests.fakes.disk import FakeDisk
 from tests.fakes.federation import LEDGER, Federation, Site
-from tests.fakes.fuses import Died, Fuse
+from tests.fakes.fuses import Died, Until
 
 ME = "site-2"
 
@@ -34,20 +34,6 @@ def put_back(site: Site, backup: tuple[dict[str, bytes], bytes]) -> None:
     site.die()
     site.store.objects = dict(backup[0])
     site.disk.durable[LEDGER] = site.disk.cached[LEDGER] = backup[1]
-
-
-class Until(Fuse):
-    """Dies after the first durable step of a name."""
-
-    def __init__(self, owner: str, name: str) -> None:
-        super().__init__(owner)
-        self._name = name
-
-    def burn(self, name: str) -> None:
-        super().burn(name)
-        if name == self._name:
-            self.dead = True
-            raise Died(self.owner)
 
 
 def federated() -> Federation:
@@ -97,8 +83,10 @@ def test_restored_machine_writes_nothing_over_the_gap() -> None:
 def test_restored_machine_stays_refused_after_another_start() -> None:
     federation = federated()
     put_back(federation.sites[ME], after_two_rounds(federation))
-    federation.lead("agg-2")
+    with pytest.raises(Died):
+        federation.lead("agg-2", Until("agg-2", "head"))
     first = len(codes(federation, ME))
+    assert first
     federation.sites[ME].die()
     federation.lead("agg-1")
     assert len(codes(federation, ME)) > first

@@ -1,5 +1,6 @@
 """Hydra overrides become a checked run, its baselines and its folder."""
 
+import json
 import shutil
 import socket
 import tempfile
@@ -17,6 +18,9 @@ from fedsecure.access.roster import Role, Roster
 from fedsecure.announcement import announced, private_plan_of
 from fedsecure.backends import Backend, Event, Job, Outcome
 from fedsecure.baselines import plainly, unprotected, with_local_noise
+from fedsecure.certificate.issue import certify
+from fedsecure.certificate.issuer import issuer_of_kit, keep_issuer
+from fedsecure.certificate.traces import PLAN, traces_of_folder
 from fedsecure.checkpoint.replicate import shared_devices
 from fedsecure.composition import shown
 from fedsecure.config import RunConfig
@@ -72,9 +76,24 @@ def run_experiment(config: RunConfig, show: Show) -> Finished:
         summary = _summary(
             config, plan, outcome, tables, _baselines(config, parts, job)
         )
-    summary["notes"] = [*data_notes(parts), *_list(summary["notes"])]
+        uncertified = _certify(job)
+    notes = [*data_notes(parts), *_list(summary["notes"]), *uncertified]
+    summary["notes"] = notes
     write_report(folder, summary, tables.rounds, tables.timeline)
     return Finished(folder, summary)
+
+
+def prepare(config: RunConfig, scratch: Path) -> tuple[Path, dict[str, JSON]]:
+    """Return the kits and the plan of a run, for one that starts it in its own way.
+
+    Parameters
+    ----------
+    scratch : Path
+        Where kits are made, unless the configuration names some.
+    """
+    parts = _simulated(config)
+    kits = _kits(config, scratch)
+    return kits, make_plan(config, kits, parts)
 
 
 def make_plan(
@@ -216,6 +235,7 @@ def _folder(config: RunConfig, plan: Mapping[str, JSON]) -> Path:
     folder.mkdir(parents=True)
     text = f"# config digest {config.digest()}\n{shown(config)}"
     (folder / "resolved.yaml").write_text(text, encoding="utf-8")
+    (folder / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
@@ -245,6 +265,22 @@ def _baselines(
         central[-1].get("accuracy"),
     )
     return dict(zip(names, found, strict=True))
+
+
+def _certify(job: Job) -> list[JSON]:
+    """Have the first site certify the run; return why not, if it did not.
+
+    Kits made for the run end here: what is needed to sign again stays in its folder.
+    """
+    issuer = issuer_of_kit(job.kits / str(_list(job.plan["sites"])[0]))
+    if job.config.federation.kits is None:
+        keep_issuer(issuer, job.folder)
+    try:
+        traces = traces_of_folder(job.folder, issuer.roster)
+        certify(traces, issuer, datetime.now(UTC), job.folder)
+    except LedgerCorrupt as bad:
+        return [f"This run has no privacy certificate: {bad}"]
+    return []
 
 
 def _trained(train: Mapping[str, JSON]) -> dict[str, JSON]:

@@ -85,6 +85,7 @@ def measured(rounds: int, overrides: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         words = [
             "backend=deployment",
+            "privacy=none",
             f"federation.rounds={rounds}",
             "baselines=false",
             f"run_root={scratch}",

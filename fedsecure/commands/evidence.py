@@ -72,3 +72,44 @@ def privacy_audit(
     console.print(f"[{_MARKS[verdict]}]{verdict}[/]: {page}", soft_wrap=True)
     if verdict is not Verdict.PASSED:
         raise typer.Exit(1)
+
+
+@privacy_app.command("certificate")
+def privacy_certificate(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run's folder; or a run's name with --kit; or a file with --verify."
+        ),
+    ],
+    kit: Annotated[
+        Path | None,
+        typer.Option("--kit", help="Of the site or aggregator that signs."),
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option("--audit", help="audit.json of `privacy audit`.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder; else the run's.")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--verify", help="Check a certificate and compute it again."),
+    ] = False,
+) -> None:
+    """Certify in writing what a run promised, to whom, and what it did not."""
+    from datetime import UTC, datetime
+
+    from fedsecure.certificate.issue import issue, verify
+
+    if check:
+        found = verify(run, kit)
+        who, where = found.certificate.member, found.certificate.roster.federation
+        typer.echo(f"{run}: signed by {who.role} {who.name} of federation {where}")
+        typer.echo("every epsilon follows from the events that are listed:")
+        said = found.said
+    else:
+        made = issue(run, datetime.now(UTC), kit=kit, audit=audit, out=out)
+        said = (*made.said, str(made.file), str(made.page))
+    for line in said:
+        typer.echo(line)

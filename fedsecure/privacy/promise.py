@@ -49,7 +49,9 @@ class Promise:
         }
 
 
-def promises(plan: PrivacyPlan, events: Sequence[PrivacyEvent]) -> tuple[Promise, ...]:
+def promises(
+    plan: PrivacyPlan, events: Sequence[PrivacyEvent], outsiders: str = ""
+) -> tuple[Promise, ...]:
     """Return what events of one data set promise, the strongest adversary last.
 
     Nothing in mode `none`, and nothing of no events.
@@ -60,6 +62,8 @@ def promises(plan: PrivacyPlan, events: Sequence[PrivacyEvent]) -> tuple[Promise
         Says mode, relation and delta.
     events : sequence of PrivacyEvent
         All that was done to the data, of this run or of all.
+    outsiders : str
+        Whom the first epsilon of shared noise holds against; by the plan unless given.
 
     Raises
     ------
@@ -69,11 +73,11 @@ def promises(plan: PrivacyPlan, events: Sequence[PrivacyEvent]) -> tuple[Promise
     if plan.mode is Mode.NONE or not events:
         return ()
     merged = grouped(events)
-    if not plan.mode.shared:
+    if not any(event.counted_shares for event in merged):
         return (_promise("everybody but the site itself", plan, merged),)
     alone = [e.own_share() if e.counted_shares else e for e in merged]
     return (
-        _promise(outsiders(plan), plan, merged),
+        _promise(outsiders or _outsiders(plan), plan, merged),
         _promise("all other sites together", plan, alone),
     )
 
@@ -88,8 +92,7 @@ def of_the_worst_off(
     return max(spent, key=lambda made: made[0].enforced.epsilon, default=())
 
 
-def outsiders(plan: PrivacyPlan) -> str:
-    """Return whom the first epsilon of shared noise holds against, in words."""
+def _outsiders(plan: PrivacyPlan) -> str:
     count = plan.max_colluders
     sites = "one site" if count == 1 else f"{count} sites"
     return f"outsiders and aggregators, with at most {sites} on their side"

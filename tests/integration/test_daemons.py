@@ -46,7 +46,7 @@ def make_kits(folder: Path, host: str = "127.0.0.1", now: datetime = NOW) -> Pat
     description.write_text("\n".join(text) + "\n", encoding="utf-8")
     kits = folder / "kits"
     provision(description, kits, now)
-    config = composed(["federation.sites=1", "federation.max_rows=0"])
+    config = composed(["federation.sites=1", "federation.max_rows=0", "privacy=none"])
     values = {
         "plan": make_plan(config, kits, []),
         "deadline": 60.0,

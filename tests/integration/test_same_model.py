@@ -25,7 +25,12 @@ def last_models(folder: Path, pattern: str) -> dict[str, bytes]:
 
 def models_of(backend: str, folder: Path) -> dict[str, bytes]:
     config = composed(
-        [f"backend={backend}", f"federation.rounds={ROUNDS}", f"run_root={folder}"]
+        [
+            f"backend={backend}",
+            "privacy=none",  # noise is never the same twice
+            f"federation.rounds={ROUNDS}",
+            f"run_root={folder}",
+        ]
     )
     parts = experiment._simulated(config)
     kits = experiment._kits(config, folder)

@@ -224,6 +224,7 @@ def _parse(body: bytes, federation: str) -> Roster:
         ValueError,
         KeyError,
         TypeError,
+        OverflowError,  # a version of 1e999
         RecursionError,
         ConfigurationError,
     ) as bad:

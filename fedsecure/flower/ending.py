@@ -3,7 +3,7 @@
 import logging
 
 from fedsecure.envelope import Kind
-from fedsecure.errors import FedsecureError, StaleTerm
+from fedsecure.errors import FedsecureError, QuorumNotMet, StaleTerm
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.flower.post import Answer, Round
@@ -32,7 +32,13 @@ class Ending:
         self._number = leader.terms.rounds + 1
 
     def reports(self) -> dict[str, JSON]:
-        """Return the metrics of each site that reports before the deadline."""
+        """Return the metrics of each site that reports before the deadline.
+
+        Raises
+        ------
+        QuorumNotMet
+            Every site refused: no one opened the last release.
+        """
         reports: dict[str, JSON] = {}
         leader = self._leader
         with leader.tools.post(f"{leader.terms.run}/finish") as exchange:
@@ -40,6 +46,14 @@ class Ending:
                 self._ask(exchange, site)
             self._await_reports(exchange, reports)
         self._letters.heads.keep()
+        if len(reports) == len(leader.terms.asked) and not any(
+            found is not None for found in reports.values()
+        ):
+            raise QuorumNotMet(
+                f"the last release of run {leader.terms.run} was refused by all "
+                f"{len(reports)} sites: no site has its model. Their logs say why; "
+                "start a new run"
+            )
         return reports
 
     def _ask(self, exchange: Round, site: str) -> None:

@@ -232,3 +232,9 @@ def test_two_different_rosters_of_one_version_are_refused() -> None:
 def test_no_roster_is_no_federation() -> None:
     with pytest.raises(VerificationError, match="no roster"):
         newest([])
+
+
+def test_a_version_that_is_no_number_is_refused() -> None:
+    body = SIGNED[96:].replace(b'"version":3', b'"version":1e999')
+    with pytest.raises(VerificationError, match="not well formed"):
+        read_roster(_sign(body), FEDERATION)

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsecure import __version__
+from fedsecure.commands.checkpoint import checkpoint_app
 from fedsecure.commands.data import data_app
+from fedsecure.commands.drill import drill_app
 from fedsecure.commands.evidence import ledger_app, privacy_app
 from fedsecure.commands.kits import keys_app, kit_app, policy_app
 from fedsecure.commands.leader import leader_app
@@ -44,6 +46,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(kit_app, name="kit")
 app.add_typer(keys_app, name="keys")
 app.add_typer(leader_app, name="leader")
+app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(drill_app, name="drill")
 
 _MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
 

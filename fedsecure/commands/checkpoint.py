@@ -1,0 +1,94 @@
+"""Commands on checkpoints: list, verify, restore."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+checkpoint_app = typer.Typer(
+    no_args_is_help=True, help="What the stores hold of a run, and whether it is good."
+)
+
+_Kit = Annotated[Path, typer.Argument(help="An aggregator's kit.")]
+
+
+@checkpoint_app.command("list")
+def checkpoint_list(kit: _Kit) -> None:
+    """Print every release the stores hold, and on how many of them it lies."""
+    from fedsecure.assembly.checkpoints import open_desk, rows
+
+    desk = open_desk(kit)
+    table = _table("run", "round", "number", "time", "writer", "bytes", "copies")
+    for row in rows(desk):
+        copies = f"{row.copies} of {row.stores}"
+        numbers = (str(row.round), str(row.sequence), row.time, row.writer)
+        table.add_row(row.run, *numbers, str(row.size), copies)
+    Console().print(table)
+    for place, why in desk.inventory.silent.items():
+        typer.echo(f"{desk.name(place)} could not be asked: {why}", err=True)
+
+
+@checkpoint_app.command("verify")
+def checkpoint_verify(kit: _Kit) -> None:
+    """Read every copy on every store and open it; exit 1 if any is not good."""
+    from fedsecure.assembly.checkpoints import faults, open_desk
+
+    desk = open_desk(kit)
+    table, bad = _table("store", "key", "kind", "what"), 0
+    for fault in faults(desk):
+        table.add_row(fault.store, fault.key, fault.kind, fault.why)
+        bad += 1
+    releases = sum(len(c.links) for c in desk.inventory.chains.values())
+    if bad:
+        Console(width=200).print(table)
+        typer.echo(f"{bad} copies are not good; `fedsecure checkpoint restore {kit}`")
+        raise typer.Exit(1)
+    stores = len(desk.inventory.stores)
+    typer.echo(f"every copy of {releases} releases on {stores} stores is good")
+
+
+@checkpoint_app.command("restore")
+def checkpoint_restore(
+    kit: _Kit,
+    engine: Annotated[
+        bool,
+        typer.Option(
+            "--engine",
+            help="Make a lost journal and head again, too; every aggregator stopped.",
+        ),
+    ] = False,
+) -> None:
+    """Bring every object back to all stores from any good copy; a repeat is no harm."""
+    from fedsecure.assembly.checkpoints import note, open_desk, rebuild_engine, repair
+
+    desk = open_desk(kit)
+    made, lost = 0, []
+    for looked, copies in repair(desk):
+        made += copies
+        if not copies:
+            lost.append(looked.key)
+    noted = made == 0 or note(desk, "repaired", {"copies": made, "lost": len(lost)})
+    typer.echo(f"{made} copies were made good")
+    if not noted:
+        typer.echo("the daemon has the ledger: only state/events.jsonl says so")
+    for key in lost:
+        typer.echo(f"{key}: no good copy on any store", err=True)
+    if engine:
+        rebuilt, term = rebuild_engine(desk)
+        note(desk, "rebuilt", {"term": term, "rows": len(rebuilt.entries)})
+        at = "nothing" if rebuilt.head is None else f"round {rebuilt.head.round}"
+        typer.echo(
+            f"the engine has {rebuilt.run} again: {at} released, term {term}. The open "
+            "round's rows and skipped rounds are gone: sites send the same bytes again"
+        )
+    if lost:
+        raise typer.Exit(1)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

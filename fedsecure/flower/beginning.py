@@ -239,9 +239,15 @@ def _check_complete(
         raise VerificationError(f"it is for {message.scope.round}")
     wanted = {"statement", "form", *(f"wrap:{site}" for site in leader.terms.asked)}
     wanted |= {"layout", "initial"} if initial else set()
-    missing = sorted(wanted - {name for name, _ in parts.split(message)})
+    pieces = dict(parts.split(message))
+    missing = sorted(wanted - pieces.keys())
     if missing:
         raise VerificationError(f"its beginning lacks {', '.join(missing)}")
+    size = Form.read(pieces["form"]).size
+    if size > leader.terms.max_bytes:
+        raise VerificationError(
+            f"its form is of updates of {size} bytes, at most {leader.terms.max_bytes}"
+        )
 
 
 def _first_good(

@@ -20,6 +20,7 @@ class ConfigurationError(FedsecureError):
     """A configuration value, file or environment cannot be used as it is."""
 
     exit_code = 2
+    code: ClassVar[str] = "configuration"  # a site's: asking again mends nothing
 
 
 class DataError(ConfigurationError):

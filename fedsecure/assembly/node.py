@@ -7,17 +7,18 @@ from pathlib import Path
 from fedsecure import registry
 from fedsecure.access.kit import Kit
 from fedsecure.access.policy import Asked, SitePolicy, read_policy
-from fedsecure.access.privacyrules import Promise, strictest
+from fedsecure.access.privacyrules import Promise
 from fedsecure.access.roster import Role
 from fedsecure.accounting import Relation, enforced_with
+from fedsecure.assembly.budgets import PolicyBudgets
 from fedsecure.client_round import ClientRound
 from fedsecure.client_run import Identity
 from fedsecure.clock import Clock, SystemClock
 from fedsecure.disk import SystemDisk
-from fedsecure.errors import ConfigurationError, NotFound, PolicyRefused
+from fedsecure.errors import NotFound, PolicyRefused
 from fedsecure.keys import VerifyKey, derive
 from fedsecure.ledger import Ledger, verify_ledger
-from fedsecure.privacy.budget import Budget, Ceiling, Content
+from fedsecure.privacy.budget import Budget, Content
 from fedsecure.privacy.plan import read_event
 from fedsecure.runplan import RunPlan
 from fedsecure.shelf import Shelf
@@ -89,9 +90,10 @@ def build_round(kit: Kit, content: Content, store: Store, state: Path) -> Client
     Raises
     ------
     PolicyRefused
-        No valid policy.
+        No valid policy, or it refuses that the rows changed.
     LedgerCorrupt
-        The site's ledger does not verify: nothing is trained on.
+        The site's ledger does not verify, or is older than what the outbox shows of
+        it: nothing is trained on.
     """
     kit.require(Role.SITE)
     clock = SystemClock()
@@ -101,7 +103,7 @@ def build_round(kit: Kit, content: Content, store: Store, state: Path) -> Client
     )
     me = Identity(kit.roster.federation, kit.name, kit.signing, kit.box)
     check_outbox(ledger, store, me)
-    budgets = {content.dataset: _budget(gate.policy(), content, ledger)}
+    budgets = PolicyBudgets(gate.policy, content, ledger)
     recover_budgets(budgets, store)
     return ClientRound(
         me, kit.roster, gate, ledger, budgets, store, os.urandom, max_bytes=MAX_BYTES
@@ -147,30 +149,6 @@ def recover_budgets(budgets: Mapping[str, Budget], store: Store) -> None:
 def fingerprint(kit: Kit, digest: bytes) -> str:
     """Return a keyed fingerprint of a site's rows: only the site can compare it."""
     return derive(kit.box.to_bytes(), b"fedsecure-fingerprint-v1" + digest, 16).hex()
-
-
-def _budget(policy: SitePolicy, content: Content, ledger: Ledger) -> Budget:
-    """Open a data set's budget under the strictest ceiling of the policy's projects."""
-    rules = [p for p in policy.projects.values() if content.dataset in p.datasets]
-    if not rules:
-        raise PolicyRefused(f"policy: no project may use data set {content.dataset!r}")
-    if content.rows < 1:
-        raise ConfigurationError(
-            f"data set {content.dataset!r} has {content.rows} rows to train on, at "
-            "least 1 is needed: give the site rows or leave it out of the run"
-        )
-    held = strictest([rule.privacy for rule in rules])
-    ceiling = Ceiling(
-        held.max_epsilon,
-        # A delta the rows do not allow is refused per plan; the ledger's is tighter.
-        min(held.delta, 0.5 / content.rows),
-        Relation(held.relation),
-        policy.digest,
-        held.per_run_epsilon,
-        held.content_changes == "inherit",
-    )
-    guards = tuple(registry.load("accounting", n).create for n in held.guards)
-    return Budget.open(ledger, content, ceiling, guards)
 
 
 def _asked(plan: RunPlan, layout: Layout | None) -> Asked:

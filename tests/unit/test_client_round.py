@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 
-from fedsecure.envelope import Kind, parse
+from fedsecure.envelope import Kind, Scope, parse
 from fedsecure.errors import (
     PolicyRefused,
     ReleaseMissing,
@@ -18,9 +19,10 @@ from fedsecure.errors import (
 from fedsecure.flower.beginning import begin
 from fedsecure.flower.letters import Letters
 from fedsecure.keys import SigningKey
+from fedsecure.release import plan_digest
 from fedsecure.runplan import RunPlan
 from fedsecure.trainer import JSON, TrainingResult
-from fedsecure.update import Layout, ModelUpdate
+from fedsecure.update import Layout, ModelUpdate, RoundId
 from tests.fakes.federation import MAX_BYTES, Federation, Site
 from tests.fakes.forgery import altered, code_of, release_over
 from tests.fakes.trainer import LAYOUT
@@ -197,8 +199,41 @@ def test_data_set_without_a_budget_is_refused(desk: Desk) -> None:
 def test_delta_of_one_row_or_more_refuses_before_training(desk: Desk) -> None:
     desk.site.half()
     desk.site.trainer._rows = 100_000
-    desk.refused("failed", desk.letter())
+    desk.refused("configuration", desk.letter())
     assert desk.site.reservations(1) == 0
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.0000001, 2.0, 1e999])
+def test_sampling_rate_that_is_none_refuses_before_training(rate: float) -> None:
+    federation = Federation()
+    federation.plan["privacy"] = {
+        **cast("dict[str, JSON]", federation.plan["privacy"]),
+        "sample_rate": min(rate, 1e300),
+    }
+    digest = plan_digest(federation.plan)
+    federation.terms = replace(
+        federation.terms, plan=federation.plan, plan_digest=digest
+    )
+    leader = federation.leader("agg-1")
+    scope = Scope(RoundId("run-1", 1), ME, b"", b"", digest)
+    header: dict[str, JSON] = {"term": leader.term, "plan": federation.plan}
+    letter = leader.sign(Kind.REQUEST, scope, header, b"")
+    assert code_of(federation.sites[ME].answer(letter)) == "configuration"
+    assert federation.sites[ME].reservations(1) == 0
+
+
+def test_request_that_shows_no_heads_is_refused_before_training(desk: Desk) -> None:
+    letter = parse(desk.letter(), MAX_BYTES)
+    header = {k: v for k, v in json.loads(letter.header).items() if k != "heads"}
+    bare = desk.leader.sign(Kind.REQUEST, letter.scope, header, bytes(letter.body))
+    desk.refused("ledger", bare)
+    assert desk.site.reservations(1) == 0
+
+
+def test_reservation_says_which_unit_it_is_about(desk: Desk) -> None:
+    desk.site.answer(desk.letter())
+    (line,) = [r for r in desk.site.records() if r.action == "budget.reserve"]
+    assert cast("dict[str, JSON]", line.detail["event"])["unit"] == "example"
 
 
 def test_reservation_is_durable_before_data_is_touched(desk: Desk) -> None:

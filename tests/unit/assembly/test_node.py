@@ -19,7 +19,7 @@ from fedsecure.assembly.node import (
 )
 from fedsecure.client_round import ClientRound
 from fedsecure.disk import SystemDisk
-from fedsecure.envelope import Head, Scope
+from fedsecure.envelope import Head, Kind, Scope, sign_head
 from fedsecure.errors import (
     ConfigurationError,
     KitError,
@@ -29,6 +29,7 @@ from fedsecure.errors import (
 )
 from fedsecure.ledger import verify_ledger
 from fedsecure.privacy.budget import Content
+from fedsecure.receipts import HEADS, SignedHead, heads_document
 from fedsecure.runplan import RunPlan, read_plan
 from fedsecure.shelf import Shelf
 from fedsecure.trainer import JSON
@@ -118,6 +119,36 @@ def test_plan_beyond_the_policy_is_refused(
         gate(kits).check(plan(**change), None)
 
 
+def test_refusal_names_the_line_of_the_policy(kits: Path) -> None:
+    text = (kits / "site-1" / "policy.yaml").read_text().splitlines()
+    line = next(n for n, row in enumerate(text, start=1) if "max_rounds" in row)
+    with pytest.raises(
+        PolicyRefused, match=rf"max_rounds.*\(policy.yaml, line {line}\)"
+    ):
+        gate(kits).check(plan(rounds=11), None)
+
+
+@pytest.mark.parametrize(
+    ("field", "bound", "said"),
+    [
+        ("min_noise_multiplier", 1.5, "the plan has 1.0, at least 1.5"),
+        ("max_sample_rate", 0.05, "the plan has 0.1, at most 0.05"),
+        ("delta", 1e-6, "the plan has 1e-05, at most 1e-06"),
+        ("min_surviving_sites", 4, "the plan has 3, at least 4"),
+        ("unit", "user", "the plan has 'example', allowed"),
+        ("modes", ["silo"], "the plan has 'example_local', allowed"),
+    ],
+)
+def test_what_a_plan_promises_is_compared_with_the_policy(
+    kits: Path, field: str, bound: object, said: str
+) -> None:
+    before = cast("dict[str, object]", RULES["privacy"])
+    rules = {**RULES, "privacy": {**before, field: bound}}
+    sign(kits, "site-1", rules, datetime.now(UTC))
+    with pytest.raises(PolicyRefused, match=rf"privacy\.{field}: {said}"):
+        gate(kits).check(plan(), None)
+
+
 def test_mode_none_is_refused_where_privacy_is_asked(kits: Path) -> None:
     with pytest.raises(PolicyRefused):
         gate(kits).check(read_plan(Federation(private=False).plan), None)
@@ -177,6 +208,25 @@ def test_broken_ledger_ends_the_site(kits: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("budget.open", "budget.opem"))
     with pytest.raises(LedgerCorrupt):
         build(kits, tmp_path)
+
+
+def test_ledger_put_back_alone_ends_the_site(kits: Path, tmp_path: Path) -> None:
+    held, store = kit(kits, "site-1"), FlakyStore()
+    build_round(held, CONTENT, store, tmp_path).close()
+    key = held.signing
+    later = SignedHead.make("site-1", 99, bytes(32), key)
+    header: dict[str, JSON] = {HEADS: heads_document([later])}
+
+    def seal(size: int, sha256: str) -> Head:
+        scope = Scope(RoundId("run-1", 1), "site-1", b"", b"", b"")
+        body = (size, sha256)
+        return sign_head(Kind.UPDATE, scope, header, body, signer="site-1", key=key)
+
+    Shelf(store, "run-1", 1 << 20).keep_answer(1, [b"body"], seal)
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    with pytest.raises(LedgerCorrupt, match=r"lines 3 to 99 are missing"):
+        build_round(held, CONTENT, store, tmp_path)
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
 
 
 def test_second_process_of_a_site_is_refused(kits: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -11,6 +12,7 @@ from fedsecure.errors import (
     ConfigurationError,
     InputConflict,
     LedgerCorrupt,
+    PolicyRefused,
 )
 from fedsecure.ledger import Ledger
 from fedsecure.privacy.account import Reservation
@@ -257,6 +259,179 @@ def test_ceiling_that_is_none_is_refused(epsilon: float) -> None:
 def test_budget_without_an_accountant_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="at least one accountant"):
         _open(Paper(), guards=[])
+
+
+# --- one run's part -------------------------------------------------------------------
+
+
+def _per_run(paper: Paper, epsilon: float, total: float = 50.0) -> Budget:
+    ceiling = replace(_ceiling(total), per_run_epsilon=epsilon)
+    return Budget.open(cast("Ledger", paper), WARD, ceiling, [RDP])
+
+
+def test_one_run_stops_at_its_part_and_another_goes_on() -> None:
+    budget = _per_run(Paper(), _cost(10) * 1.01)
+    _answer(budget, 1, "greedy")
+    with pytest.raises(BudgetExhausted):
+        budget.reserve(RoundId("greedy", 2), PLAN, EVENT)
+    _answer(budget, 1, "modest")
+
+
+def test_refusal_of_a_run_s_part_says_spent_asked_and_bound() -> None:
+    paper = Paper()
+    budget = _per_run(paper, _cost(10) * 1.01)
+    _answer(budget, 1, "greedy")
+    before = list(paper.lines)
+    with pytest.raises(BudgetExhausted) as refused:
+        budget.reserve(RoundId("greedy", 2), PLAN, EVENT)
+    said = str(refused.value)
+    assert f"run 'greedy' has spent epsilon {_cost(10):.4g}" in said
+    assert f"would make it {_cost(20):.4g}" in said
+    assert f"may spend {_cost(10) * 1.01} (per_run_epsilon)" in said
+    assert paper.lines == before
+
+
+def test_a_run_s_part_is_remembered_over_a_restart() -> None:
+    paper = Paper()
+    _answer(_per_run(paper, _cost(10) * 1.01), 1, "greedy")
+    with pytest.raises(BudgetExhausted, match="per_run_epsilon"):
+        _per_run(paper, _cost(10) * 1.01).reserve(RoundId("greedy", 2), PLAN, EVENT)
+
+
+def test_the_data_set_s_ceiling_holds_over_runs_within_their_parts() -> None:
+    budget = _per_run(Paper(), _cost(10) * 1.01, total=_cost(20) * 1.01)
+    _answer(budget, 1, "one")
+    _answer(budget, 1, "two")
+    with pytest.raises(BudgetExhausted, match=r"one .*, two "):
+        budget.reserve(RoundId("three", 1), PLAN, EVENT)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan")])
+def test_a_part_that_is_none_is_refused(epsilon: float) -> None:
+    with pytest.raises(ConfigurationError, match="per_run_epsilon="):
+        _per_run(Paper(), epsilon)
+
+
+# --- other rows under the same id -----------------------------------------------------
+
+OTHER_ROWS = Content("ward", "fp-2", 1_200)
+
+
+def test_other_rows_are_a_line_that_says_what_they_inherit() -> None:
+    paper = Paper()
+    _answer(_open(paper), 1)
+    _open(paper, content=OTHER_ROWS)
+    assert paper.lines[-1].action == "budget.open"
+    assert paper.lines[-1].detail["fingerprint"] == "fp-2"
+    assert paper.lines[-1].detail["inherits"] == {
+        "fingerprint": "fp-1",
+        "reservations": 1,
+    }
+
+
+def test_other_rows_opened_again_are_no_new_line() -> None:
+    paper = Paper()
+    _open(paper)
+    for _ in range(2):
+        _open(paper, content=OTHER_ROWS)
+    assert paper.actions() == ["budget.open"] * 2
+
+
+def test_rows_that_change_to_and_fro_inherit_all_the_same() -> None:
+    paper = Paper()
+    _answer(_open(paper), 1)
+    _answer(_open(paper, content=OTHER_ROWS), 2)
+    back = _open(paper)
+    assert back.epsilon(1e-5) == pytest.approx(_cost(20))
+    assert paper.lines[-1].detail["inherits"] == {
+        "fingerprint": "fp-2",
+        "reservations": 2,
+    }
+
+
+def test_other_rows_are_refused_where_the_policy_says_so() -> None:
+    paper = Paper()
+    ceiling = replace(_ceiling(), content_may_change=False)
+    for _ in range(2):
+        Budget.open(cast("Ledger", paper), WARD, ceiling, [RDP])
+    with pytest.raises(PolicyRefused, match=r"'ward': its rows are others.*fp-2, was"):
+        Budget.open(cast("Ledger", paper), OTHER_ROWS, ceiling, [RDP])
+    assert paper.actions() == ["budget.open"]
+
+
+def test_a_changed_ceiling_is_not_taken_for_other_rows() -> None:
+    paper = Paper()
+    _open(paper)
+    ceiling = replace(_ceiling(8.0), content_may_change=False)
+    Budget.open(cast("Ledger", paper), WARD, ceiling, [RDP])
+    assert "inherits" not in paper.lines[-1].detail
+
+
+# --- receipts -------------------------------------------------------------------------
+
+HASH = b"h" * 32
+
+
+def test_receipt_names_commit_aggregator_and_head() -> None:
+    paper = Paper()
+    budget = _open(paper)
+    made = _answer(budget, 1)
+    budget.receipt("agg-1", made.seq, HASH)
+    assert paper.lines[-1].action == "budget.receipt"
+    assert paper.lines[-1].detail == {
+        "commit": made.seq + 1,
+        "aggregator": "agg-1",
+        "head": {"seq": made.seq, "hash": HASH.hex()},
+    }
+
+
+def test_head_from_before_a_charge_is_no_receipt_of_it() -> None:
+    paper = Paper()
+    budget = _open(paper)
+    made = _answer(budget, 1)
+    budget.receipt("agg-1", made.seq - 1, HASH)
+    assert paper.actions()[-1] == "budget.commit"
+
+
+def test_one_receipt_stands_for_all_answers_before_it() -> None:
+    paper = Paper()
+    budget = _open(paper)
+    for number in (1, 2):
+        _answer(budget, number)
+    budget.receipt("agg-1", 99, HASH)
+    budget.receipt("agg-2", 99, HASH)
+    assert paper.actions().count("budget.receipt") == 1
+    _open(paper).receipt("agg-2", 99, HASH)
+    assert paper.actions().count("budget.receipt") == 1
+
+
+def test_void_and_open_reservations_have_no_receipt() -> None:
+    paper = Paper()
+    budget = _open(paper)
+    budget.void(budget.reserve(RoundId("run", 1), PLAN, EVENT), "worker died")
+    budget.reserve(RoundId("run", 2), PLAN, EVENT)
+    budget.receipt("agg-1", 99, HASH)
+    assert "budget.receipt" not in paper.actions()
+
+
+def test_receipted_round_is_not_reserved_again_and_stays_charged() -> None:
+    paper = Paper()
+    budget = _open(paper)
+    _answer(budget, 1)
+    budget.receipt("agg-1", 99, HASH)
+    again = _open(paper)
+    with pytest.raises(InputConflict, match="is receipted already"):
+        again.reserve(RoundId("run", 1), PLAN, EVENT)
+    assert again.epsilon(1e-5) == pytest.approx(_cost(10))
+
+
+@pytest.mark.parametrize("detail", [{}, {"commit": 1}, {"commit": 99}, {"commit": "x"}])
+def test_receipt_of_no_answer_stops_the_node(detail: dict[str, JSON]) -> None:
+    paper = Paper()
+    _open(paper).reserve(RoundId("run", 1), PLAN, EVENT)
+    paper.append("budget.receipt", "ward", detail=detail)
+    with pytest.raises(LedgerCorrupt, match=r"\(budget.receipt\) cannot be read"):
+        _open(paper)
 
 
 # --- one answer per round -------------------------------------------------------------

@@ -11,7 +11,7 @@ SLOW := integration or chaos or fuzz or reproduction or gpu or ray
 FUZZ_SECONDS ?= 600
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install servers demo test check format contract simulation ledger-chaos integration fuzz properties gpu bench docs lock clean
+.PHONY: help install servers demo test check format contract simulation chaos ledger-chaos integration fuzz properties gpu bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ contract: $(INSTALLED) servers ## one suite per socket, over every plug
 
 simulation: $(INSTALLED) ## crashes after every durable step, in memory
 	@$(BIN)/pytest -q tests/simulation
+
+chaos: $(INSTALLED) servers ## ten thousand faults by seed, state machines over the engines, real processes
+	@$(BIN)/pytest -q -p no:randomly -m chaos tests/chaos
 
 ledger-chaos: $(INSTALLED) ## 1,000 random kills of sites, leaders, custodians: nothing uncharged
 	@$(BIN)/pytest -q -p no:randomly -m chaos tests/simulation/test_ledger_chaos.py tests/integration/test_budget_kills.py

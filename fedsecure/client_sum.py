@@ -14,6 +14,9 @@ from fedsecure.update import Vector
 def opened_model(run: ClientRun, release: Release, body: Bytes) -> Vector:
     """Return the model after a release that may be opened; kept before it is used.
 
+    The newest one, if this site is further: a new leader does not know what sites have
+    opened and sends all of it again, even when the run is over and its key is gone.
+
     Parameters
     ----------
     body : Bytes
@@ -29,6 +32,8 @@ def opened_model(run: ClientRun, release: Release, body: Bytes) -> Vector:
         Another key or size.
     """
     known = run.shelf.model(release.round.number)
+    if known is None:
+        known = run.shelf.model_beyond(release.round.number)
     if known is not None:
         return known
     before = run.shelf.model(release.after)

@@ -118,6 +118,12 @@ class Shelf:
             )
         return np.frombuffer(data, dtype="<f8")
 
+    def model_beyond(self, number: int) -> Vector | None:
+        """Return the newest model kept, if it is of a round after `number`."""
+        names = (k.rsplit("/", 1)[1] for k in self.store.keys(f"{self.run}/model/"))
+        newest = max((int(name) for name in names if name.isdecimal()), default=0)
+        return self.model(newest) if newest > number else None
+
     def keep_first_model(self, layout: Layout, model: Vector) -> None:
         """Keep first model, then layout: where a layout is, the model is too."""
         self.keep_model(0, model)

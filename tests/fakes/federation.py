@@ -48,6 +48,7 @@ from tests.fakes.trainer import CountingAccountant, ToyTrainer
 
 RUN = "run-1"
 MAX_BYTES = 1 << 24
+QUORUM = 2
 LEDGER = Path("/ledger.jsonl")
 
 
@@ -108,6 +109,7 @@ class Site:
         self.budget: Budget | None = None
         self._federation = federation
         self._half: ClientRound | None = None
+        self._verified: tuple[bytes, tuple[Record, ...]] | None = None
 
     def answer(self, data: bytes) -> bytes:
         """Return the answer of the process, which is started if none runs."""
@@ -129,10 +131,13 @@ class Site:
         return self._half
 
     def records(self) -> tuple[Record, ...]:
-        """Return the ledger as it lies on the disk."""
-        disk = self.disk.restart()
-        key = self._federation.signing(self.name)
-        return _ledger(disk, self.name, key, self._federation.clock).records()
+        """Return the ledger as it lies on the disk, verified once for its bytes."""
+        data = self.disk.durable.get(LEDGER, b"")
+        if self._verified is None or self._verified[0] != data:
+            disk, key = self.disk.restart(), self._federation.signing(self.name)
+            ledger = _ledger(disk, self.name, key, self._federation.clock)
+            self._verified = (data, ledger.records())
+        return self._verified[1]
 
     def opened(self) -> dict[int, str]:
         """Return the digest of the release opened, by round."""
@@ -177,6 +182,10 @@ class Site:
         )
 
 
+Due = tuple[str, Callable[[], bytes]]
+"""A site that is asked, and what writes its letter."""
+
+
 class Post:
     """One exchange that delivers a letter when its answer is asked for."""
 
@@ -184,7 +193,8 @@ class Post:
         self.sent_bytes: dict[str, int] = {}
         self.asked: dict[str, int] = {}
         self._federation = federation
-        self._due: deque[tuple[str, Callable[[], bytes]]] = deque()
+        self._due: deque[Due] = deque()
+        self._again: deque[Answer] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -196,15 +206,19 @@ class Post:
         trace: TracebackType | None,
     ) -> None:
         self._due.clear()
+        self._again.clear()
 
     def ask(self, site: str, letter: Callable[[], bytes]) -> None:
         self.asked[site] = self.asked.get(site, 0) + 1
         self._due.append((site, letter))
 
     def next(self, timeout: float) -> Answer | None:
+        if self._again:
+            return self._again.popleft()
         if not self._due:
             self._federation.clock.sleep(timeout)
             return None
+        self._federation.reorder(self._due)
         site, letter = self._due.popleft()
         data = letter()
         self.sent_bytes[site] = self.sent_bytes.get(site, 0) + len(data)
@@ -213,6 +227,8 @@ class Post:
             self._due.append((site, letter))
             self._federation.clock.sleep(timeout)
             return None
+        if self._federation.echoes(site):
+            self._again.append(Answer(site, answer))
         return Answer(site, answer)
 
     def done(self) -> None:
@@ -226,6 +242,12 @@ class Federation:
     ----------
     tamper : callable
         (site, answer) -> what arrives; None: lost, the letter is delivered again.
+    reorder : callable
+        Changes the order in which letters are delivered; by default it stays.
+    echoes : callable
+        Whether an answer of a site arrives twice.
+    terms_led : list of int
+        The term of every leadership, in order.
     """
 
     def __init__(
@@ -248,6 +270,9 @@ class Federation:
         self.notes = Notes()
         self.rotation = Wished()
         self.tamper: Callable[[str, bytes], bytes | None] = lambda _, data: data
+        self.reorder: Callable[[deque[Due]], None] = lambda _: None
+        self.echoes: Callable[[str], bool] = lambda _: False
+        self.terms_led: list[int] = []
         names = [f"site-{i + 1}" for i in range(sites)]
         self.aggregators = ("agg-1", "agg-2")
         self.roster = Roster(
@@ -308,6 +333,7 @@ class Federation:
         self.state.ends = 0.0
         lease = engine(self.state).leases.acquire(name, "", 1e9)
         assert lease is not None
+        self.terms_led.append(lease.term)
         fuse = fuse or Fuse(name)
         self.disks[name] = self.disks[name].restart()
         ledger = _ledger(
@@ -348,7 +374,7 @@ class Federation:
             (f"store-{i}", FusedStore(s, fuse)) for i, s in enumerate(self.stores)
         ]
         return Vault(
-            Replicas(stores, 2),
+            Replicas(stores, QUORUM),
             name,
             self.signing(name),
             self.box(name),

@@ -1,11 +1,15 @@
 """What must hold of a finished run, read off what is durable (RESILIENCE, part 10)."""
 
+import itertools
+
 import numpy as np
 
+from fedsecure.checkpoint.replicate import Replicas
+from fedsecure.drills.history import Commit, History
 from fedsecure.errors import FedsecureError
 from fedsecure.metadata import Head, JournalEntry, Step
 from fedsecure.server_round import read_detail
-from tests.fakes.federation import RUN, Federation
+from tests.fakes.federation import QUORUM, RUN, Federation
 
 _TOLERANCE = 1e-5  # of the 20-bit profile at value range 1, over a few rounds
 
@@ -14,6 +18,45 @@ def violations(federation: Federation) -> list[str]:
     """Return one sentence for each invariant that a finished run breaks."""
     checks = (_models, _steps, _releases, _outboxes, _payments, _leftovers)
     return [line for check in checks for line in check(federation)]
+
+
+def history_of(federation: Federation) -> History:
+    """Return what a run left, as the checker of the drills takes it."""
+    sites = federation.sites
+    return History(
+        RUN,
+        federation.terms.rounds,
+        federation.private,
+        federation.journal(),
+        [_commit(federation, head) for head in heads(federation)],
+        federation.terms_led,
+        {name: site.records() for name, site in sites.items()},
+        {name: site.deaths for name, site in sites.items()},
+    )
+
+
+def _commit(federation: Federation, head: Head) -> Commit:
+    manifest, lost, rows = federation.vault("agg-1").manifest(head), [], {}
+    named = [(f"store-{i}", store) for i, store in enumerate(federation.stores)]
+    for some in itertools.combinations(named, len(named) - QUORUM + 1):
+        vault = federation.vault("agg-1")
+        vault._replicas = Replicas(some, 1)
+        try:
+            release = vault.verify_release(head)
+        except FedsecureError:
+            lost.append(" and ".join(name for name, _ in some))
+        else:
+            rows = {site: digest.hex() for site, digest in release.participants}
+    return Commit(
+        head.round,
+        head.sequence,
+        manifest.term,
+        head.manifest.hex(),
+        manifest.prev,
+        manifest.release,
+        rows,
+        tuple(lost),
+    )
 
 
 def heads(federation: Federation) -> list[Head]:

@@ -77,6 +77,18 @@ def test_leader_dies_after_a_step(step: int, undisturbed: bytes) -> None:
         assert site.trainer.trained == {1: 1, 2: 1}
 
 
+def test_leader_dies_after_the_sites_of_a_longer_run_ended_its_key() -> None:
+    def make() -> Federation:
+        return Federation(rounds=3)
+
+    federation, other = make(), Fuse("agg-1")
+    make().lead("agg-1", other)
+    lead_on(federation, Fuse("agg-1", dies_after=len(other.names) - 2))
+    for site in federation.sites.values():
+        assert "key.ended" in {r.action for r in site.records()}
+    assert model_of(federation) == clean(make)
+
+
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_successor_dies_too(first: int, second: int, undisturbed: bytes) -> None:
     federation = Federation()

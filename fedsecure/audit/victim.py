@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsecure.audit.bench import RUN, Bench
+from fedsecure.audit.bench import Bench
+from fedsecure.audit.line import RUN
 from fedsecure.learning.datasets import load_pooled
 from fedsecure.learning.sitedata import SiteData
 from fedsecure.learning.training import LocalTrainer

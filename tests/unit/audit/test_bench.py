@@ -48,11 +48,11 @@ def test_what_colluders_tell_is_taken_off(bench: Bench, parts: list[IntVector]) 
 
 def test_tags_are_checked_as_in_a_run(bench: Bench, parts: list[IntVector]) -> None:
     sent = bench.send(4, parts)
-    twice = dict.fromkeys(bench.sites[:2], sent._sent[0])
+    twice = dict.fromkeys(bench.sites[:2], sent._sent["site-1"])
     with pytest.raises(Exception, match="repeats a seed"):
-        bench.opened(sent._round, twice)
+        bench.opened(4, twice)
     with pytest.raises(TagMismatch):
-        bench.opened(sent._round, {bench.sites[1]: sent._sent[0]})
+        bench.opened(4, {"site-2": sent._sent["site-1"]})
 
 
 def test_a_mode_without_shared_noise_is_refused() -> None:

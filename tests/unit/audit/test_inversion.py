@@ -46,7 +46,10 @@ def test_the_audit_copies_every_digit_without_noise_and_none_with_it(
     tier: Tier,
 ) -> None:
     assert tier.verdict is Verdict.PASSED
-    assert tier.figures["no noise"]["identified"] == 10  # type: ignore[index,call-overload]
+    for label in ("an update as it is", "encrypted, no noise"):
+        found = tier.figures[label]
+        assert isinstance(found, dict)
+        assert found["identified"] == 10
 
 
 def test_the_picture_is_drawn(tier: Tier) -> None:

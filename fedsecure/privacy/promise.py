@@ -8,10 +8,12 @@ counted shares; all other sites together know theirs, and see it behind one alon
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fedsecure.accounting import (
     Guarantee,
     PrivacyEvent,
+    Relation,
     enforced_with,
     grouped,
     guarantee,
@@ -134,7 +136,12 @@ def silo_warning(plan: PrivacyPlan, sites: int, parameters: int) -> str | None:
 
 
 def _promise(against: str, plan: PrivacyPlan, events: list[PrivacyEvent]) -> Promise:
-    name = enforced_with(events)
-    spent = guarantee(name, plan.relation, events, plan.delta)
-    beside = nominal(plan.relation, events, plan.delta)
-    return Promise(against, spent, beside)
+    return Promise(against, *_valued(plan.relation, tuple(events), plan.delta))
+
+
+@lru_cache(maxsize=64)  # sites of a run are charged alike, and summed up more than once
+def _valued(
+    relation: Relation, events: tuple[PrivacyEvent, ...], delta: float
+) -> tuple[Guarantee, Guarantee]:
+    spent = guarantee(enforced_with(events), relation, events, delta)
+    return spent, nominal(relation, events, delta)

@@ -1,0 +1,137 @@
+"""A run certified from what it left, and the certificate checked again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsecure.certificate.issue import Issued, issue, verify
+from fedsecure.certificate.issuer import keep_issuer
+from fedsecure.errors import ConfigurationError, LedgerCorrupt, VerificationError
+from tests.fakes.certified import LOCAL, NONE, ROUNDS, SITES, WHEN, Keys, left_by_a_run
+
+
+@pytest.fixture(scope="module")
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture(scope="module")
+def folder(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return left_by_a_run(tmp_path_factory.mktemp("run") / "run", keys)
+
+
+@pytest.fixture(scope="module")
+def issued(folder: Path) -> Issued:
+    return issue(folder, WHEN)
+
+
+def body(issued: Issued) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(issued.file.read_text(encoding="utf-8"))
+    inside: dict[str, Any] = found["certificate"]
+    return inside
+
+
+def test_file_and_page_lie_in_the_runs_folder(issued: Issued, folder: Path) -> None:
+    assert (issued.file, issued.page) == (
+        folder / "certificate.json",
+        folder / "certificate.html",
+    )
+    assert issued.page.is_file()
+
+
+def test_what_was_issued_is_found_in_order(issued: Issued) -> None:
+    found = verify(issued.file)
+    assert found.certificate.member.name == "site-01"
+    assert found.said == issued.said
+
+
+def test_both_epsilons_are_said_with_whom_they_hold_against(issued: Issued) -> None:
+    first, second = issued.said
+    assert "against outsiders and aggregators, with at most one site" in first
+    assert "against all other sites together" in second
+    assert "one example, add-or-remove-one, rdp; nominal PLD" in first
+
+
+def test_the_worst_off_site_is_what_is_certified(keys: Keys, tmp_path: Path) -> None:
+    charges = {"site-01": 1, "site-02": ROUNDS, "site-03": 2}
+    few = left_by_a_run(tmp_path / "few", keys, charges=charges)
+    all_alike = left_by_a_run(tmp_path / "all", keys)
+    assert (
+        body(issue(few, WHEN))["epsilons"] == body(issue(all_alike, WHEN))["epsilons"]
+    )
+
+
+def test_local_noise_has_one_epsilon(keys: Keys, tmp_path: Path) -> None:
+    made = issue(left_by_a_run(tmp_path / "run", keys, LOCAL), WHEN)
+    assert len(made.said) == 1
+    assert "against everybody but the site itself" in made.said[0]
+    assert verify(made.file).said == made.said
+
+
+def test_without_privacy_it_says_plainly_that_nothing_is_promised(
+    keys: Keys, tmp_path: Path
+) -> None:
+    made = issue(left_by_a_run(tmp_path / "run", keys, NONE), WHEN)
+    assert made.said[0].startswith("Nothing is promised about anybody's rows")
+    assert verify(made.file).said == made.said
+    assert body(made)["epsilons"] == []
+
+
+def test_it_is_written_where_it_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    made = issue(folder, WHEN, out=tmp_path / "new" / "place")
+    assert made.file.parent == tmp_path / "new" / "place"
+
+
+def test_a_place_that_is_none_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="--out"):
+        issue(folder, WHEN, out=tmp_path / "file" / "below")
+
+
+def test_a_ledger_that_does_not_verify_is_not_certified(
+    keys: Keys, tmp_path: Path
+) -> None:
+    run = left_by_a_run(tmp_path / "run", keys)
+    path = run / "sites" / SITES[1] / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"steps":1', b'"steps":0', 1))
+    with pytest.raises(LedgerCorrupt, match="edited"):
+        issue(run, WHEN)
+
+
+def test_a_ledger_of_another_federation_is_not_certified(
+    keys: Keys, tmp_path: Path
+) -> None:
+    run = left_by_a_run(tmp_path / "run", Keys())
+    for path in (run / "issuer").iterdir():
+        path.unlink()
+    keep_issuer(keys.issuer(), run)
+    with pytest.raises(LedgerCorrupt, match="foreign key"):
+        issue(run, WHEN)
+
+
+def test_a_folder_without_a_plan_is_no_run(keys: Keys, tmp_path: Path) -> None:
+    keep_issuer(keys.issuer(), tmp_path)
+    with pytest.raises(ConfigurationError, match=r"holds no plan\.json"):
+        issue(tmp_path, WHEN)
+
+
+def test_a_run_with_kits_of_its_own_asks_for_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--kit"):
+        issue(tmp_path, WHEN)
+
+
+def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such certificate"):
+        verify(tmp_path / "none.json")
+
+
+def test_a_certificate_that_was_edited_is_refused(
+    issued: Issued, tmp_path: Path
+) -> None:
+    text = issued.file.read_text(encoding="utf-8")
+    forged = tmp_path / "forged.json"
+    forged.write_text(text.replace('"max_colluders": 1', '"max_colluders": 2', 1))
+    with pytest.raises(VerificationError, match="was changed"):
+        verify(forged)

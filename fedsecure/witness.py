@@ -29,6 +29,8 @@ from fedsecure.shelf import Shelf
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON
 
+CLOCK_SET = "clock.set"
+"""Action of a line from which on times count anew: an operator's word for the clock."""
 CLOCK_BOUND = timedelta(seconds=300)
 """How far the time of day may lie before a line's: what Flower tolerates of a node."""
 
@@ -61,7 +63,7 @@ class Witness:
         for record in ledger.records():
             if record.action == SEEN:
                 self._others.take(read_heads(dict(record.detail)).values())
-        self._newest = max((r.time for r in ledger.records()), default="")
+        self._newest = _newest(ledger)
 
     def meet(self, request: Verified) -> None:
         """Compare with what a request shows; return only if no line is missing here.
@@ -126,7 +128,8 @@ class Witness:
                 f"the clock says {now.isoformat(timespec='seconds')}, the ledger of "
                 f"{self._me.site} has a line of {last}: more than "
                 f"{CLOCK_BOUND.seconds} s back, so an expired policy could serve "
-                "again. Set the clock; nothing was touched"
+                "again. Set the clock; if it is right and once ran ahead, end the node "
+                "and run `fedsecure ledger clock --kit KIT`. Nothing was touched"
             )
         self._newest = last
 
@@ -191,6 +194,14 @@ def check_outbox(
         own = read_heads(header.get(HEADS, {})).get(me.site)
         if own is not None and own.is_by(me.signing.public):
             check_head(ledger, own, f"the outbox of run {run!r}, round {number},")
+
+
+def _newest(ledger: Ledger) -> str:
+    """Return the latest time of the lines since the clock was last said to be right."""
+    newest = ""
+    for record in ledger.records():
+        newest = record.time if record.action == CLOCK_SET else max(newest, record.time)
+    return newest
 
 
 def _last_answers(store: Store) -> Iterator[tuple[str, int]]:

@@ -29,6 +29,16 @@ def ledger_verify(
     typer.echo(f"{path}: {len(records)} lines verified, head {last.hash[:16]}")
 
 
+@ledger_app.command("clock")
+def ledger_clock(kit: KitOption) -> None:
+    """Say that a site's clock is right, after it once ran ahead; its node is down."""
+    from fedsecure.assembly.clockset import accept_clock
+    from fedsecure.clock import SystemClock
+
+    time = accept_clock(kit, SystemClock())
+    typer.echo(f"the ledger of {kit} has a line clock.set of {time}: times count anew")
+
+
 @privacy_app.command("report")
 def privacy_report(kit: KitOption) -> None:
     """Print what a site's data sets have spent, by run; stays at the site."""

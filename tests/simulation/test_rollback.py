@@ -170,7 +170,7 @@ def test_an_aggregator_that_forgot_everything_hears_it_from_other_sites() -> Non
 
 def test_with_no_witness_and_no_outbox_left_nothing_can_tell() -> None:
     # What is promised ends here: it takes all aggregators, all other sites and the
-    # site's own outbox to forget together (docs/adr/0017).
+    # site's own outbox to forget together (docs/adr/0019).
     federation = federated()
     put_back(federation.sites[ME], after_two_rounds(federation))
     facts: dict[str, JSON] = {HEADS: {}}

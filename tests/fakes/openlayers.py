@@ -6,6 +6,8 @@ from typing import cast
 
 import numpy as np
 
+from fedsecure.ciphertext import announced_bytes
+from fedsecure.outgoing import Bytes
 from fedsecure.release import plan_digest
 from fedsecure.trainer import JSON
 from fedsecure.update import Layout, Vector
@@ -56,3 +58,11 @@ def federation_of(
         site.trainer = WideTrainer(name, layout)
         site.trainer.paid = lambda _: 1
     return made
+
+
+def cut(body: Bytes) -> tuple[bytes, bytes, bytes]:
+    """Return the encrypted blocks, the open ones, and what is behind."""
+    body = bytes(body)
+    first = announced_bytes(body)
+    second = first + announced_bytes(body[first:])
+    return body[:first], body[first:second], body[second:]

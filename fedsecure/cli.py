@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsecure import __version__
+from fedsecure.commands.backup import backup_app
 from fedsecure.commands.checkpoint import checkpoint_app
 from fedsecure.commands.data import data_app
 from fedsecure.commands.drill import drill_app
@@ -47,6 +48,7 @@ app.add_typer(kit_app, name="kit")
 app.add_typer(keys_app, name="keys")
 app.add_typer(leader_app, name="leader")
 app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(backup_app, name="backup")
 app.add_typer(drill_app, name="drill")
 
 _MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import (
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from fedsecure.errors import ConfigurationError, VerificationError
 
@@ -192,6 +193,19 @@ def derive(secret: bytes, info: bytes, length: int) -> bytes:
     """Return `length` bytes derived from `secret` for the purpose `info` (RFC 5869)."""
     hkdf = HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info)
     return hkdf.derive(secret)
+
+
+def stretch(passphrase: bytes, salt: bytes, cost: int) -> bytes:
+    """Return 32 bytes for a person's passphrase; scrypt (RFC 7914), r=8, p=1.
+
+    Parameters
+    ----------
+    salt : bytes
+        16 fresh random bytes; they are no secret.
+    cost : int
+        A power of two: N of the RFC. Memory is 1 KiB times as much.
+    """
+    return Scrypt(salt=salt, length=KEY_BYTES, n=cost, r=8, p=1).derive(passphrase)
 
 
 def lock(key: bytes, secret: bytes, info: bytes, nonce: bytes) -> bytes:

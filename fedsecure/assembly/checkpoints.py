@@ -11,6 +11,7 @@ from pathlib import Path
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.assembly.aggregator import read_config
+from fedsecure.assembly.diary import kept
 from fedsecure.assembly.places import open_engine, open_stores
 from fedsecure.checkpoint.copies import BAD, Looked, State, mend, plan
 from fedsecure.checkpoint.inventory import Inventory, examiner, take
@@ -218,7 +219,8 @@ def rebuild_engine(desk: Desk) -> tuple[Rebuilt, int]:
             f"run {run}: no manifest on any store that answers; nothing was released, "
             "so the run can begin anew"
         )
-    made = rebuilt(inventory.chains[run], _begins(desk), _lines(desk.kit))
+    diary = kept(desk.kit.state, run, SystemDisk())
+    made = rebuilt(inventory.chains[run], _begins(desk), _lines(desk.kit), diary)
     address = desk.kit.roster.member(desk.kit.name, Role.AGGREGATOR).address
     return made, write(desk.engine, made, desk.kit.name, address)
 

@@ -8,7 +8,8 @@ section 4, term floor). An operator's act, never automatic.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsecure import parts
@@ -46,7 +47,10 @@ class Rebuilt:
 
 
 def rebuilt(
-    chain: Chain, begins: Iterable[Verified], lines: Iterable[Record]
+    chain: Chain,
+    begins: Iterable[Verified],
+    lines: Iterable[Record],
+    diary: Iterable[JournalEntry] = (),
 ) -> Rebuilt:
     """Return what a run's engine has to hold; pure.
 
@@ -56,6 +60,8 @@ def rebuilt(
         Beginnings of this run, each once.
     lines : iterable of Record
         The aggregator's own ledger: nothing it released may be missing.
+    diary : iterable of JournalEntry
+        The journal as a backup kept it: its BEGINs are taken as they are.
 
     Raises
     ------
@@ -70,9 +76,11 @@ def rebuilt(
     of_run = [line for line in lines if line.run == chain.run]
     _refuse_shorter(chain, of_run)
     heads = [_head(m) for m in chain.links]
-    chosen = _begins(chain, list(begins))
+    noted = {e.round: e for e in diary if e.step == Step.BEGIN and e.run == chain.run}
+    chosen = _begins(chain, list(begins), noted)
     terms = [0, *(m.term for m in chain.links), *(line.term for line in of_run)]
-    entries = [_begin_entry(message) for message in chosen]
+    made = {m.scope.round.number: _begin_entry(m) for m in chosen} | noted
+    entries = [made[number] for number in sorted(made)]
     entries += [release_entry(head) for head in heads]
     last = heads[-1] if heads else None
     return Rebuilt(chain.run, tuple(entries), last, max(terms))
@@ -142,7 +150,9 @@ def _refuse_shorter(chain: Chain, lines: Sequence[Record]) -> None:
             )
 
 
-def _begins(chain: Chain, found: Sequence[Verified]) -> list[Verified]:
+def _begins(
+    chain: Chain, found: Sequence[Verified], noted: Mapping[int, JournalEntry]
+) -> list[Verified]:
     """Return the beginning of each round that has one: the key that was used.
 
     Raises
@@ -154,7 +164,8 @@ def _begins(chain: Chain, found: Sequence[Verified]) -> list[Verified]:
     used = {manifest.key_id for manifest in chain.links}
     rounds: dict[int, list[Verified]] = {}
     for message in found:
-        rounds.setdefault(message.scope.round.number, []).append(message)
+        if message.scope.round.number not in noted:
+            rounds.setdefault(message.scope.round.number, []).append(message)
     chosen = []
     for number in sorted(rounds):
         candidates = rounds[number]
@@ -166,8 +177,9 @@ def _begins(chain: Chain, found: Sequence[Verified]) -> list[Verified]:
                 "begin/ object out of the stores"
             )
         chosen += right
-    missing = used - {message.scope.key_id.hex() for message in chosen}
-    if missing or 0 not in rounds:
+    known = {message.scope.key_id.hex() for message in chosen}
+    known |= {str(json.loads(entry.detail).get("key_id")) for entry in noted.values()}
+    if used - known or 0 not in {*rounds, *noted}:
         raise VerificationError(
             f"run {chain.run}: the beginning of its key is on no store that answers: "
             "bring the other stores back, then try again"

@@ -213,7 +213,12 @@ def open_shares(
     if len(bundles) != len(owners):
         raise VerificationError(f"{len(bundles)} bundles for {len(owners)} sites")
     for owner, bundle in zip(owners, bundles, strict=True):
-        plain = unlock(keys.lock_key(owner), bundle, _between(round_id, owner, me))
+        try:
+            plain = unlock(keys.lock_key(owner), bundle, _between(round_id, owner, me))
+        except VerificationError as bad:
+            raise VerificationError(
+                f"bundle of mask shares by {keys.sites[owner]} does not open"
+            ) from bad
         opened[owner] = cut(plain, SHARE_BYTES)
         if len(opened[owner]) != len(keys.sites):
             raise VerificationError(f"bundle of {keys.sites[owner]} has another size")

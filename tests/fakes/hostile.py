@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fedsecure.envelope import Kind, parse
+from fedsecure.envelope import Envelope, Kind, parse
 from fedsecure.metadata import Step
 from fedsecure.trainer import JSON, TrainingResult
 from fedsecure.update import Layout, ModelUpdate, Vector
@@ -122,3 +122,14 @@ def weighing(federation: Federation, site: str, rows: int) -> None:
         return replace(result, update=claimed)
 
     federation.sites[site].trainer.change = change
+
+
+def recover(federation: Federation, site: str, release: Envelope) -> None:
+    """Have a site open a release, as from a letter."""
+    federation.sites[site].half().recover(parse(release.to_bytes(), MAX_BYTES))
+
+
+def ends(federation: Federation, site: str) -> list[str]:
+    """Return the reasons for which a site's keys ended, from its ledger."""
+    records = federation.sites[site].records()
+    return [str(r.detail["reason"]) for r in records if r.action == "key.ended"]

@@ -140,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = total = 0
     with limited_memory():
         for target in chosen:
-            found = roam(target, options.seconds / len(chosen), options.seed)
+            seconds = options.seconds * target.share / sum(t.share for t in chosen)
+            found = roam(target, seconds, options.seed)
             count = found.outcomes.total()
             total, failed = total + count, failed + len(found.failures)
             seen = ", ".join(f"{k} {n}" for k, n in found.outcomes.most_common())

@@ -17,8 +17,11 @@ class Target:
     probe : callable
         Reads the bytes; raises one of our named errors, or returns: what was read is
         then what the bytes say, which the probe asserts.
+    share : int
+        Of the time; half of a round takes longer than a decoder, and has more to find.
     """
 
     name: str
     inputs: st.SearchStrategy[bytes]
     probe: Callable[[bytes], None]
+    share: int = 1

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from fedsecure.baselines import plainly
 from fedsecure.config import RunConfig
 from fedsecure.learning.datasets import SiteData
+from fedsecure.sections import TrainConfig
 from fedsecure.update import JSON
 
 
@@ -44,6 +46,17 @@ def run_notes(config: RunConfig, *, shared: bool) -> list[JSON]:
         notes.append("Updates were NOT encrypted (insecure_plain).")
     if config.encryption.encrypt_layers:
         notes.append(_open_note(config.encryption.encrypt_layers))
+    if config.baselines and plainly(config) != config.train.model_dump(mode="json"):
+        usual, own = TrainConfig().learning_rate, config.train.learning_rate
+        notes.append(
+            f"Baselines without noise take plain SGD at learning rate {usual:g}: the "
+            f"run's {own:g} is of a noisy step."
+        )
+    if config.privacy.mode not in {"none", "example_local"}:
+        notes.append(
+            "The epsilon against all other sites together rests on one share of noise: "
+            "its site must have drawn it honestly and keep it to itself."
+        )
     notes.append(
         "Not covered by any epsilon: preprocessing, choice of features, model and "
         "learning rate, side channels."

@@ -7,16 +7,20 @@ import pytest
 from fedsecure.announcement import announced
 from fedsecure.composition import composed
 from fedsecure.planning import private_plan
+from fedsecure.update import JSON
 
 
 def said(*words: str, parameters: int = 650) -> list[Any]:
     config = composed([*words])
-    plan = {"run": "run-1", "privacy": private_plan(config).document()}
+    plan: dict[str, JSON] = {
+        "run": "run-1",
+        "privacy": private_plan(config).document(),
+    }
     return [*announced(config, plan, parameters)]
 
 
 def test_both_epsilons_and_the_relation_stand_in_the_first_line() -> None:
-    (event,) = said("privacy.target_epsilon=3")
+    (event,) = said("federation.rounds=2")
     assert "ε 3.00 against outsiders and aggregators, with at most one" in event["text"]
     assert "against all other sites together" in event["text"]
     assert "add-or-remove-one" in event["text"]

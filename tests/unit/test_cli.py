@@ -559,3 +559,31 @@ def test_plan_needs_kits(shell: Shell, tmp_path: Path) -> None:
     ended = shell("plan", "-o", tmp_path / "a.json")
     assert ended.code == 2
     assert "federation.kits=DIR" in ended.err
+
+
+def test_a_run_is_certified_and_its_certificate_verifies(
+    shell: Shell, quick: list[str], tmp_path: Path
+) -> None:
+    words = [*quick, "privacy=example_distributed", "privacy.noise_multiplier=4"]
+    made = shell(*words, "privacy.target_epsilon=null", "data=breast_cancer")
+    assert made.code == 0, made.err
+    folder = made.out.split()[-1]
+    issued = shell("privacy", "certificate", folder, "-o", tmp_path / "out")
+    assert issued.code == 0, issued.err
+    assert "against all other sites together" in issued.out
+    file = tmp_path / "out" / "certificate.json"
+    checked = shell("privacy", "certificate", file, "--verify")
+    assert checked.code == 0, checked.err
+    assert "signed by site site-01" in checked.out
+    file.write_text(file.read_text("utf-8").replace("add_or_remove_one", "replace_one"))
+    forged = shell("privacy", "certificate", file, "--verify")
+    assert forged.code != 0
+    assert "was changed" in forged.err
+
+
+def test_a_run_without_privacy_is_certified_to_promise_nothing(
+    shell: Shell, quick: list[str]
+) -> None:
+    folder = shell(*quick).out.split()[-1]
+    issued = shell("privacy", "certificate", folder)
+    assert issued.out.startswith("Nothing is promised about anybody's rows")

@@ -26,6 +26,12 @@ NEEDS = {
     "data=csv": ["data.path=rows.csv", "data.target=y", "privacy.divisor=50"],
     "data=object": ["data.object=mine:rows", "privacy.divisor=50"],
     "encryption=ckks": ["privacy=none"],
+    "privacy=user_distributed": [
+        "data=csv",
+        "data.path=rows.csv",
+        "data.target=y",
+        "data.user_column=who",
+    ],
     "model=object": ["model.object=mine:model"],
     "lease=postgresql": ["lease.url=postgresql://fed@db/fed"],
     "lease=etcd": ["lease.endpoints=[https://e1:2379]"],

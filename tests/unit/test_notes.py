@@ -1,5 +1,8 @@
 """What a report says beside its figures."""
 
+import pytest
+
+from fedsecure.composition import composed
 from fedsecure.config import RunConfig
 from fedsecure.notes import run_notes
 
@@ -10,6 +13,10 @@ def notes(*patterns: str) -> str:
     return " ".join(map(str, run_notes(config, shared=False)))
 
 
+def of_run(*words: str) -> str:
+    return " ".join(map(str, run_notes(composed([*words]), shared=False)))
+
+
 def test_a_run_with_open_layers_says_who_read_them() -> None:
     said = notes("fc.*", "out")
     assert "Only the tensors fc.*, out were encrypted" in said
@@ -18,3 +25,22 @@ def test_a_run_with_open_layers_says_who_read_them() -> None:
 
 def test_a_run_that_encrypts_all_says_nothing_of_layers() -> None:
     assert "Only the tensors" not in notes()
+
+
+def test_shared_noise_says_what_its_second_epsilon_rests_on() -> None:
+    assert "rests on one share of noise" in of_run()
+
+
+@pytest.mark.parametrize("mode", ["none", "example_local"])
+def test_other_modes_have_no_second_epsilon(mode: str) -> None:
+    assert "share of noise" not in of_run(f"privacy={mode}")
+
+
+def test_baselines_with_a_learning_rate_of_their_own_say_so() -> None:
+    said = of_run()
+    assert "plain SGD at learning rate 0.5: the run's 16 is of a noisy step" in said
+
+
+def test_baselines_with_the_runs_learning_rate_need_no_word() -> None:
+    assert "plain SGD" not in of_run("privacy=example_local")
+    assert "plain SGD" not in of_run("baselines=false")

@@ -351,8 +351,12 @@ def _mean(plan: RunPlan, fixed: FixedPoint, total: Vector, contributors: int) ->
         total /= contributors
         return total
     weight = total[-1] / fixed.clip
-    if weight <= 0:
-        raise VerificationError(f"the sum of weights is {weight}, must be positive")
+    # No site weighs more than one or less than nothing: a sum outside tells of a lie.
+    if not 0 < weight <= contributors * (1 + 1e-9):
+        raise VerificationError(
+            f"the sum of {contributors} weights is {weight}, must be above 0 and at most "
+            f"{contributors}"
+        )
     mean: Vector = total[:-1]
     mean /= weight
     return mean

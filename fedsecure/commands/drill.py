@@ -23,13 +23,23 @@ _Repeat = Annotated[
 _Json = Annotated[
     Path | None, typer.Option("--json", help="Write the results to this file too.")
 ]
+_ABOUT = {
+    "failover": "The leader's host is lost in mid-round: SIGKILL of all of it.",
+    "pause": "The leader's host stands still beyond its lease, and comes back.",
+    "partition": "The leader is cut off the engine, both ways, then one way (root).",
+    "disk-full": "The disk of a store is full to the last byte (root).",
+    "corrupt": "One bit of every copy in one store changes.",
+    "store-loss": "One store is gone for good.",
+    "clock": "The leader's clocks jump an hour on and back (libfaketime).",
+    "restore": "A copy of one store is read elsewhere, by another aggregator.",
+}
 _FIGURES = (
-    ("leader s", "seconds_to_leader"),
-    ("update s", "seconds_to_next_update"),
-    ("release s", "seconds_to_next_release"),
-    ("reused", "updates_reused"),
-    ("rounds lost", "rounds_lost"),
-    ("updates lost", "updates_lost"),
+    ("lead s", "seconds_to_leader"),
+    ("upd s", "seconds_to_next_update"),
+    ("rel s", "seconds_to_next_release"),
+    ("kept", "updates_reused"),
+    ("-r", "rounds_lost"),
+    ("-u", "updates_lost"),
 )
 
 
@@ -61,7 +71,7 @@ def _carry_out(name: str, drill: "Drill", repeat: int, out: Path | None) -> None
     Console().print(_table(name, shown))
     bad = _complain(shown)
     if out is not None:
-        whole = {"drill": name, "about": drill.about, "repetitions": shown}
+        whole = {"drill": name, "about": _ABOUT[name], "repetitions": shown}
         out.write_text(f"{json.dumps(whole, indent=1)}\n", encoding="utf-8")
     good = sum(1 for each in shown if kept(each))
     typer.echo(f"{good} of {repeat} repetitions kept every promise")
@@ -78,14 +88,18 @@ def _timeline(number: int, shown: Mapping[str, Any]) -> None:
 
 
 def _table(name: str, shown: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"drill {name}")
+    caption = (
+        "seconds from the fault to a new leader, the next update, the next release; "
+        "updates reused; rounds and updates lost; I1 to I8, - if not looked at"
+    )
+    table = Table(title=f"drill {name}", caption=caption, padding=(0, 0))
     invariants = list(shown[0]["broken"])
     for heading in ("no.", *(title for title, _ in _FIGURES), *invariants, "other"):
         table.add_column(heading, justify="right")
     for number, each in enumerate(shown, 1):
         figures = [_figure(each[key]) for _, key in _FIGURES]
-        marks = [_mark(each["broken"][i], ended=each["ended"]) for i in invariants]
-        other = _mark(each["promises"], ended=True)
+        marks = [_mark(each["broken"][i]) for i in invariants]
+        other = _mark(each["promises"])
         table.add_row(str(number), *figures, *marks, other)
     return table
 
@@ -96,10 +110,10 @@ def _figure(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _mark(wrong: list[str], *, ended: bool) -> str:
-    if wrong:
-        return "[red]broken[/]"
-    return "ok" if ended else "?"
+def _mark(wrong: list[str] | None) -> str:
+    if wrong is None:
+        return "-"
+    return "[red]BAD[/]" if wrong else "ok"
 
 
 def _complain(shown: list[dict[str, Any]]) -> bool:
@@ -108,16 +122,12 @@ def _complain(shown: list[dict[str, Any]]) -> bool:
         f"{number}: {name}: {text}"
         for number, each in enumerate(shown, 1)
         for name, texts in [*each["broken"].items(), ("promise", each["promises"])]
-        for text in texts
+        for text in texts or ()
     ]
     for line in lines:
         typer.echo(line, err=True)
     return bool(lines)
 
 
-_ABOUT = {
-    "failover": "The leader's host is lost in mid-round: SIGKILL of all of it.",
-    "pause": "The leader's host stands still beyond its lease, and comes back.",
-}
 for _name, _text in _ABOUT.items():
     _command(_name, _text)

@@ -192,6 +192,26 @@ def require_running(child: Child, log_path: Path) -> None:
         raise ProcessFailed(f"{child.name} ended with status {status}; see {log_path}")
 
 
+def run_to_end(
+    name: str, command: Sequence[str], log_path: Path, seconds: float = 30.0
+) -> None:
+    """Run a program that ends by itself.
+
+    Raises
+    ------
+    ProcessFailed
+        It failed, or did not end in time; the message says where its output is.
+    """
+    child = Child(name, command, dict(os.environ), log_path)
+    _wait_gone([child.pid], seconds)
+    status = child.ended()
+    if status is None:
+        child.kill()
+    if status != 0:
+        how = "did not end" if status is None else f"ended with status {status}"
+        raise ProcessFailed(f"{name} {how}; see {log_path}")
+
+
 def _start(
     command: list[str],
     environment: dict[str, str],

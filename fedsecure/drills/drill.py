@@ -17,46 +17,62 @@ from fedsecure.trainer import JSON
 _SHOWN = {"leader", "resumed", "released", "lost", "skipped", "finished"}
 
 
+Rehearsal = Callable[[Path, Clock], dict[str, JSON]]
+"""Carries one repetition out in an empty folder, and says what it showed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drill:
     """What an operator can ask for by name.
 
     Attributes
     ----------
-    about : str
-        One sentence.
-    overrides : sequence of str
-        Of the federation's configuration.
-    fault : callable
-        Makes the fault of one repetition.
+    rehearsal : callable
     missing : callable
         Returns what this machine lacks for it; empty if nothing.
     """
 
-    about: str
-    overrides: Sequence[str]
-    fault: Callable[[], Fault]
+    rehearsal: Rehearsal
     missing: Callable[[], list[str]] = list
 
 
-def rehearse(
-    drill: Drill, clock: Clock, show: Callable[[Event], None] = lambda _: None
-) -> dict[str, JSON]:
-    """Carry one repetition out in a folder of its own, and judge it.
+def rehearse(drill: Drill, clock: Clock) -> dict[str, JSON]:
+    """Carry one repetition out in a folder of its own that is gone afterwards.
 
     Returns
     -------
     dict
-        ``broken`` by invariant, ``promises`` not kept, figures and a ``timeline``.
+        ``broken`` by invariant (None: not looked at), ``promises`` not kept, figures
+        and a ``timeline``.
     """
     with tempfile.TemporaryDirectory(prefix="fed-drill-") as folder:
-        scene, fault = Scene(Path(folder), clock), drill.fault()
         begun = clock.now()
         try:
-            played = play(scene, fault, drill.overrides, show)
-            return judged(scene, fault, played, begun)
+            return drill.rehearsal(Path(folder), clock)
+        except FedsecureError as stopped:
+            return _stopped(Scene(Path(folder), clock), begun, str(stopped))
+
+
+def in_federation(overrides: Sequence[str], fault: Callable[[], Fault]) -> Rehearsal:
+    """Return the rehearsal of a fault in a whole federation.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        Of the federation's configuration.
+    fault : callable
+        Makes the fault of one repetition.
+    """
+
+    def carry_out(folder: Path, clock: Clock) -> dict[str, JSON]:
+        scene, begun, made = Scene(folder, clock), clock.now(), fault()
+        try:
+            played = play(scene, made, overrides)
+            return judged(scene, made, played, begun)
         except FedsecureError as stopped:
             return _stopped(scene, begun, str(stopped))
+
+    return carry_out
 
 
 def judged(scene: Scene, fault: Fault, played: Played, begun: float) -> dict[str, JSON]:
@@ -118,7 +134,7 @@ def _stopped(scene: Scene, begun: float, reason: str) -> dict[str, JSON]:
     return {
         "ended": False,
         **_figures(scene, ()),
-        "broken": {name: [] for name in CHECKS},
+        "broken": dict.fromkeys(CHECKS),
         "promises": [f"the run did not reach its end: {reason}"],
         "timeline": _timeline(scene, (), begun),
     }

@@ -1,7 +1,7 @@
 """A run's folders, journal and ledgers as the history that is judged."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedsecure.access.kit import Kit, read_kit
@@ -61,8 +61,12 @@ def commits_of(
     kit: Kit, entries: Sequence[JournalEntry], stores: Stores, left: int
 ) -> list[Commit]:
     """Return every committed checkpoint, restored from each `left` of the stores."""
-    heads = [head for entry in entries for head in _head(entry)]
-    return [_commit(kit, head, stores, left) for head in heads]
+    return [_commit(kit, head, stores, left) for head in heads_of(entries)]
+
+
+def heads_of(entries: Sequence[JournalEntry]) -> list[Head]:
+    """Return the heads that a journal committed, in order."""
+    return [head for entry in entries for head in _head(entry)]
 
 
 def _head(entry: JournalEntry) -> Iterator[Head]:
@@ -112,11 +116,6 @@ def vault_of(kit: Kit, stores: Stores) -> Vault:
         {m.name: m.signing for m in members},
         SystemClock(),
     )
-
-
-def rounds_of(events: Sequence[Mapping[str, object]], kind: str) -> list[int]:
-    """Return the rounds of all events of a kind, in order."""
-    return [int(str(e["round"])) for e in events if e["event"] == kind]
 
 
 def _list(value: object) -> list[object]:

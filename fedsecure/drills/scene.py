@@ -1,12 +1,11 @@
 """Where a drill happens: a small federation of its own, and what is noted there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from fedsecure import registry
-from fedsecure.assembly.aggregator import aggregator_config
 from fedsecure.backends import Backend, Event, Job, Outcome
 from fedsecure.clock import Clock
 from fedsecure.composition import composed
@@ -39,12 +38,15 @@ class Scene:
         (seconds, sentence) of what the drill itself did.
     struck : float
         When the fault struck; 0: not yet.
+    name : str
+        The run's; empty until there is a plan.
     """
 
     folder: Path
     clock: Clock
     notes: list[tuple[float, str]] = field(default_factory=list)
     struck: float = 0.0
+    name: str = ""
 
     @property
     def kits(self) -> Path:
@@ -94,12 +96,7 @@ class Played:
     outcome: Outcome
 
 
-def play(
-    scene: Scene,
-    fault: Fault,
-    overrides: Sequence[str],
-    show: Callable[[Event], None] = lambda _: None,
-) -> Played:
+def play(scene: Scene, fault: Fault, overrides: Sequence[str]) -> Played:
     """Run the federation through the fault to its end.
 
     Raises
@@ -110,23 +107,14 @@ def play(
     config = composed([*_CONFIG, f"run_root={scene.folder}", *overrides])
     kits, plan = prepare(config, scene.folder)
     scene.run.mkdir()
-
-    def see(event: Event) -> None:
-        show(event)
-        fault.see(event)
-
-    job = Job(config, plan, kits, scene.run, see)
+    scene.name = str(plan["run"])
+    job = Job(config, plan, kits, scene.run, fault.see)
     fault.begin(scene)
     try:
         backend: Backend = registry.load("backends", config.backend.name).create({})
         return Played(job, backend.run(job))
     finally:
         fault.end()
-
-
-def stores_of(job: Job) -> list[Path]:
-    """Return the folders that hold checkpoints."""
-    return aggregator_config(job.config, job.plan, job.folder).folders
 
 
 def at_first_update(event: Mapping[str, JSON], number: int = BREAK_IN) -> bool:

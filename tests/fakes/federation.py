@@ -295,6 +295,10 @@ class Federation:
         )
         self.sites = {name: Site(self, name) for name in names}
 
+    def restate(self) -> None:
+        """Take a changed plan for the run's; before anything runs."""
+        self.terms = replace(self.terms, plan_digest=plan_digest(self.plan))
+
     def signing(self, name: str) -> SigningKey:
         """Return a member's signing key."""
         return SigningKey.from_bytes(hashlib.sha256(name.encode()).digest())

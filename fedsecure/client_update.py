@@ -354,8 +354,8 @@ def _mean(plan: RunPlan, fixed: FixedPoint, total: Vector, contributors: int) ->
     # No site weighs more than one or less than nothing: a sum outside tells of a lie.
     if not 0 < weight <= contributors * (1 + 1e-9):
         raise VerificationError(
-            f"the sum of {contributors} weights is {weight}, must be above 0 and at most "
-            f"{contributors}"
+            f"the sum of {contributors} weights is {weight}, must be above 0 and at "
+            f"most {contributors}"
         )
     mean: Vector = total[:-1]
     mean /= weight

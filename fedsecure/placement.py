@@ -50,8 +50,39 @@ class BucketConfig(Section):
         return f"{self.url}/{self.bucket}/{self.prefix}"
 
 
+class RetentionConfig(Section):
+    """Which complete runs `fedsecure checkpoint gc` leaves in the stores.
+
+    A run stays if any of the three rules keeps it, and always before it is complete.
+
+    Attributes
+    ----------
+    last : int
+        The newest ones.
+    days : float
+        Those that ended within so many days.
+    every : float
+        Of the others, the newest in each period of so many days; 0: none of them.
+    grace_hours : float
+        How long an object that no manifest names is left alone.
+    """
+
+    last: Annotated[int, Field(ge=0)] = 10
+    days: Annotated[float, Field(ge=0)] = 30.0
+    every: Annotated[float, Field(ge=0)] = 0.0
+    grace_hours: Annotated[float, Field(ge=1)] = 24.0
+
+
 class StoreConfig(Section):
-    """Where checkpoints go: W of N."""
+    """Where checkpoints go: W of N.
+
+    Attributes
+    ----------
+    scrub_mb_per_s : float
+        10^6 bytes a second at which the leader reads all copies again; 0: never.
+    keep : RetentionConfig
+        What `fedsecure checkpoint gc` leaves.
+    """
 
     name: Literal["local", "memory", "s3"] = "local"
     replicas: Annotated[int, Field(ge=1, le=9)] = 3
@@ -59,6 +90,8 @@ class StoreConfig(Section):
     paths: list[str] | None = None
     buckets: list[BucketConfig] = Field(default_factory=list)
     require_distinct_devices: bool = False
+    scrub_mb_per_s: Annotated[float, Field(ge=0, le=100_000)] = 10.0
+    keep: RetentionConfig = RetentionConfig()
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Self:
@@ -163,6 +196,10 @@ class AggregatorConfig(Section):
         Checkpoint folders and buckets.
     engine : LeaseConfig
         Which engine; its `ttl` is not read here.
+    scrub_mb_per_s : float
+        10^6 bytes a second at which the leader reads all copies again; 0: never.
+    keep : RetentionConfig
+        What `fedsecure checkpoint gc` leaves.
     """
 
     plan: dict[str, Any]
@@ -173,6 +210,8 @@ class AggregatorConfig(Section):
     quorum: Count
     require_distinct_devices: bool = False
     engine: LeaseConfig = LeaseConfig()
+    scrub_mb_per_s: Annotated[float, Field(ge=0, le=100_000)] = 10.0
+    keep: RetentionConfig = RetentionConfig()
 
     @property
     def folders(self) -> list[Path]:

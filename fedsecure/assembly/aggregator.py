@@ -12,8 +12,10 @@ from pathlib import Path
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.assembly.places import open_engine, open_stores
+from fedsecure.assembly.scrubber import Scrubber, make_judge
 from fedsecure.assembly.section import read_section
 from fedsecure.assembly.wish import HANDOVER, PAUSED, WishFile
+from fedsecure.checkpoint.inventory import take
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
@@ -61,6 +63,8 @@ class Surroundings:
     directory: Finder
     timing: Timing = field(default_factory=Timing)
     show: Callable[[Mapping[str, JSON]], None] = lambda _: None
+    scrubbed: bool = False
+    """Whether the leader reads the stores again in the background."""
 
 
 def build_strategy(
@@ -99,6 +103,18 @@ def build_strategy(
         ),
     )
     tools = _tools(kit, terms, around.engine, vault, ledger, observer)
+    if around.scrubbed:
+        judge, heads = make_judge(kit), around.engine.journal.head
+        Scrubber(
+            lambda: take(around.stores, judge, heads),
+            config.scrub_mb_per_s,
+            clock,
+            observer,
+            ledger,
+            busy=lambda: (
+                campaign.wait(0.0) is None
+            ),  # a standby leaves it to the leader
+        ).start()
     wire = Wire(around.directory, around.timing)
     return SecureFedAvg(terms, tools, campaign, wire)
 
@@ -128,6 +144,7 @@ def from_run_config(run_config: Mapping[str, object]) -> SecureFedAvg:
         open_stores(config),
         kit.state,
         lambda grid: lambda: site_nodes(grid, keys),
+        scrubbed=True,
     )
     refuse_sight()
     return build_strategy(kit, config, around)
@@ -172,6 +189,8 @@ def aggregator_config(
         quorum=store.quorum,
         require_distinct_devices=store.require_distinct_devices,
         engine=config.lease,
+        scrub_mb_per_s=store.scrub_mb_per_s,
+        keep=store.keep,
     )
 
 

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsecure.access.kit import Kit, read_kit
-from fedsecure.access.roster import Role, Roster
+from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import read_config
 from fedsecure.assembly.diary import kept
 from fedsecure.assembly.places import open_engine, open_stores
+from fedsecure.assembly.scrubber import make_judge
 from fedsecure.checkpoint.copies import BAD, Looked, State, mend, plan
 from fedsecure.checkpoint.inventory import Inventory, examiner, take
-from fedsecure.checkpoint.judge import Family, Judge, family
+from fedsecure.checkpoint.judge import Family, family
 from fedsecure.checkpoint.rebuild import Rebuilt, rebuilt, write
 from fedsecure.clock import SystemClock
 from fedsecure.config import AggregatorConfig
 from fedsecure.disk import LockHeld, SystemDisk
 from fedsecure.envelope import Kind, Verified
 from fedsecure.errors import NotFound, VerificationError
-from fedsecure.keys import VerifyKey
 from fedsecure.ledger import Ledger, Record, verify_ledger
 from fedsecure.metadata import Engine, Step
 from fedsecure.monitor.observer import JsonLines
@@ -105,15 +105,6 @@ def open_desk(path: Path) -> Desk:
     engine = open_engine(config, look=True)
     found = take(open_stores(config), make_judge(kit), engine.journal.head)
     return Desk(kit, config, engine, found)
-
-
-def make_judge(kit: Kit) -> Judge:
-    """Return what tells good copies from bad ones with a kit's keys.
-
-    A revoked member's too: what it signed before still counts.
-    """
-    aggregators = _keys(kit.roster, Role.AGGREGATOR)
-    return Judge(kit.name, kit.box, aggregators, _keys(kit.roster, Role.SITE))
 
 
 def rows(desk: Desk) -> list[Row]:
@@ -286,7 +277,3 @@ def _broken(desk: Desk) -> Iterator[Fault]:
                 State.MISSING,
                 f"no store gives the manifest {first}: {chain.missing[:12]}",
             )
-
-
-def _keys(roster: Roster, role: Role) -> dict[str, VerifyKey]:
-    return {m.name: m.signing for m in roster.members.values() if m.role == role}

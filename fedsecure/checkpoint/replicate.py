@@ -90,7 +90,9 @@ class Replicas:
         if held < self._quorum:
             raise NotEnoughReplicas(
                 f"{key}: {held} of {len(self._stores)} stores hold it, "
-                f"{self._quorum} must: {'; '.join(failures)}"
+                f"{self._quorum} must: {'; '.join(failures)}. Nothing is released that "
+                "would not survive a store: bring one back, or repair it with "
+                "`fedsecure checkpoint restore`, and the run goes on where it stopped"
             )
 
     def get(self, key: str, max_bytes: int, read: Callable[[bytes], T]) -> T:

@@ -1,4 +1,4 @@
-"""Commands on checkpoints: list, verify, restore."""
+"""Commands on checkpoints: list, verify, restore, export, gc."""
 
 from pathlib import Path
 from typing import Annotated
@@ -85,6 +85,57 @@ def checkpoint_restore(
         )
     if lost:
         raise typer.Exit(1)
+
+
+@checkpoint_app.command("gc")
+def checkpoint_gc(
+    kit: _Kit,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it; without, it is only shown.")
+    ] = False,
+) -> None:
+    """Show what the rules of store.keep no longer keep, or remove it.
+
+    Only complete runs, as a whole, and what nobody named for store.keep.grace_hours.
+    """
+    from datetime import UTC, datetime
+
+    from fedsecure.assembly.checkpoints import open_desk
+    from fedsecure.assembly.tidying import due, remove
+
+    desk, now = open_desk(kit), datetime.now(UTC)
+    steps, table = due(desk, now), _table("step", "key", "why")
+    for step in steps:
+        table.add_row(step.act, step.key, step.why)
+    if steps:
+        Console(width=200).print(table)
+    if not apply:
+        typer.echo(f"{len(steps)} steps are due; --apply does them")
+        return
+    typer.echo(f"{remove(desk, steps, now)} keys were removed from every store")
+
+
+@checkpoint_app.command("export")
+def checkpoint_export(
+    kit: _Kit,
+    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    run: Annotated[
+        str | None, typer.Option("--run", help="Which run; else the kit's own.")
+    ] = None,
+) -> None:
+    """Write a run's sealed objects and manifests into one tar file, each verified.
+
+    Another machine unpacks it into an empty store; there is no plaintext in it.
+    """
+    from fedsecure.assembly.checkpoints import open_desk
+    from fedsecure.assembly.exporting import export_run
+
+    desk = open_desk(kit)
+    names = export_run(desk, run or desk.run, out)
+    typer.echo(
+        f"{out}: {len(names)} objects of run {run or desk.run}; `tar -xf` into an "
+        "empty folder makes a store of it, `fedsecure checkpoint verify` reads it"
+    )
 
 
 def _table(*columns: str) -> Table:

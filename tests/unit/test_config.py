@@ -253,3 +253,24 @@ def test_ckks_is_refused_together_with_privacy() -> None:
         "privacy": {"mode": "example_local", "noise_multiplier": 1.0, "divisor": 50.0},
     }
     assert "no epsilon is claimed with it" in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scrub_mb_per_s", -1),
+        ("keep", {"last": -1}),
+        ("keep", {"days": -0.5}),
+        ("keep", {"every": -1}),
+        ("keep", {"grace_hours": 0.5}),
+        ("keep", {"forever": True}),
+    ],
+)
+def test_a_store_refuses_a_bound_that_would_harm(field: str, value: object) -> None:
+    assert f"store.{field}" in refusal({"store": {field: value}})
+
+
+def test_what_is_scrubbed_and_kept_reaches_the_aggregators() -> None:
+    chosen = ["store.scrub_mb_per_s=2.5", "store.keep.last=3", "privacy=none"]
+    store = RunConfig.parse(composed(*chosen)).store
+    assert (store.scrub_mb_per_s, store.keep.last) == (2.5, 3)

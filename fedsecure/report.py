@@ -17,9 +17,9 @@ from fedsecure.pictures import (
     Picture,
     epsilon_picture,
     learning_picture,
-    timeline_picture,
 )
 from fedsecure.protection import encryption_section, epsilon_card, privacy_section
+from fedsecure.timeline import timeline_picture
 
 Row: TypeAlias = Mapping[str, Any]
 """One line of the rounds, of the timeline, or a section of the summary."""

@@ -8,15 +8,12 @@ import pytest
 
 from fedsecure.pictures import (
     INK,
-    LEADERS,
     LINE,
     Picture,
-    Reign,
     epsilon_picture,
     learning_picture,
-    reigns,
-    timeline_picture,
 )
+from fedsecure.timeline import timeline_picture
 from tests.fakes import figures
 
 PRIVACY: dict[str, Any] = figures.summary()["privacy"]
@@ -90,32 +87,11 @@ def test_lines_are_named_up_to_twelve(sites: int, named: bool) -> None:
     assert ("site-00: 1.000" in words(picture)) is named
 
 
-def test_the_kill_and_the_time_without_a_leader_are_marked(
-    drawn: dict[str, Picture],
-) -> None:
-    said = words(drawn["timeline"])
-    assert "SIGKILL" in said
-    assert "no leader 3.42 s" in said
-
-
-def test_each_leader_has_its_colour(drawn: dict[str, Picture]) -> None:
-    svg = drawn["timeline"].svg.decode()
-    assert LEADERS[0] in svg
-    assert LEADERS[1] in svg
-    assert LEADERS[2] not in svg
-
-
 def test_a_name_with_dollar_signs_is_drawn_as_it_is() -> None:
     spent = [{"round": 1, "epsilon": {r"$\no$": 1.0}}]
     picture = epsilon_picture(spent, PRIVACY)
     assert picture is not None
     assert r"$\no$: 1.000" in words(picture)
-
-
-def test_a_picture_is_told_in_words(drawn: dict[str, Picture]) -> None:
-    assert (
-        "agg-1 led term 1 from 0.4 s to 8.0 s and was killed" in drawn["timeline"].alt
-    )
 
 
 def test_without_metrics_there_is_no_curve() -> None:
@@ -126,50 +102,6 @@ def test_without_metrics_there_is_no_curve() -> None:
 def test_without_privacy_there_is_no_epsilon() -> None:
     open_rounds = [{**row, "epsilon": {}} for row in figures.rounds()]
     assert epsilon_picture(open_rounds, PRIVACY) is None
-
-
-def test_without_a_leader_there_is_no_timeline() -> None:
-    assert timeline_picture([], []) is None
-
-
-def test_a_reign_ends_with_a_kill() -> None:
-    assert reigns(figures.timeline(), 24.0) == [
-        Reign("agg-1", 1, 0.4, 8.0, killed=True),
-        Reign("agg-2", 2, 11.42, 24.0, killed=False),
-    ]
-
-
-def test_a_reign_ends_with_a_lost_lease() -> None:
-    marks = [
-        {"at": 0.0, "event": "leader", "name": "agg-1", "term": 1},
-        {"at": 1.0, "event": "lost", "name": "agg-2", "term": 0},
-        {"at": 2.0, "event": "lost", "name": "agg-1", "term": 1},
-    ]
-    assert reigns(marks, 9.0) == [Reign("agg-1", 1, 0.0, 2.0, killed=False)]
-
-
-def test_a_kill_noted_after_the_next_leader_began_is_a_kill() -> None:
-    marks = [
-        {"at": 0.0, "event": "leader", "name": "agg-1", "term": 1},
-        {"at": 5.0, "event": "leader", "name": "agg-2", "term": 2},
-        {"at": 5.1, "event": "kill", "name": "agg-1", "term": 1},
-    ]
-    assert reigns(marks, 9.0) == [
-        Reign("agg-1", 1, 0.0, 5.0, killed=True),
-        Reign("agg-2", 2, 5.0, 9.0, killed=False),
-    ]
-
-
-def test_a_leader_that_handed_over_and_was_killed_later_was_not_killed_leading() -> (
-    None
-):
-    marks = [
-        {"at": 0.0, "event": "leader", "name": "agg-1", "term": 1},
-        {"at": 2.0, "event": "lost", "name": "agg-1", "term": 1},
-        {"at": 3.0, "event": "leader", "name": "agg-2", "term": 2},
-        {"at": 5.0, "event": "kill", "name": "agg-1", "term": None},
-    ]
-    assert not any(reign.killed for reign in reigns(marks, 9.0))
 
 
 def test_a_loss_of_nothing_is_drawn_too() -> None:

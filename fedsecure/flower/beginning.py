@@ -18,10 +18,12 @@ from fedsecure.errors import (
     StaleTerm,
     VerificationError,
 )
+from fedsecure.flower.heads import Heads
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.post import Round
 from fedsecure.metadata import JournalEntry, Step
 from fedsecure.outgoing import Bytes
+from fedsecure.receipts import HEADS
 from fedsecure.server_round import plain_entry, read_detail
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
@@ -211,6 +213,7 @@ def _ask_custodians(leader: Leader, number: int, given: Mapping[str, Bytes]) -> 
     layout = bytes(given["layout"]) if given else b""
     terms = leader.terms
     custodians = [site for site in terms.custodians if site in terms.asked]
+    heads = Heads(leader).document()
     for site in custodians:
         scope = Scope(RoundId(terms.run, number), site, b"", b"", terms.plan_digest)
         header: dict[str, JSON] = {
@@ -218,6 +221,7 @@ def _ask_custodians(leader: Leader, number: int, given: Mapping[str, Bytes]) -> 
             "plan": dict(terms.plan),
             "initial": not parameters,
             "parameters": parameters,
+            HEADS: heads,
         }
         letter = leader.sign(Kind.BEGIN_REQUEST, scope, header, layout)
         with leader.tools.post(f"{terms.run}/begin-{number}") as exchange:

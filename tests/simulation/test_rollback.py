@@ -5,12 +5,13 @@ one signed head of the longer ledger is enough.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from fedsecure.envelope import Kind, Scope, Verified
-from fedsecure.errors import LedgerCorrupt
+from fedsecure.errors import FedsecureError, LedgerCorrupt
 from fedsecure.flower.heads import Heads
 from fedsecure.flower.leader import Terms
 from fedsecure.metadata import Step
@@ -20,6 +21,7 @@ from fedsecure.update import RoundId
 from tests.fakes.disk import FakeDisk
 from tests.fakes.federation import LEDGER, Federation, Site
 from tests.fakes.fuses import Died, Until
+from tests.fakes.metadata import State
 
 ME = "site-2"
 
@@ -166,6 +168,24 @@ def test_an_aggregator_that_forgot_everything_hears_it_from_other_sites() -> Non
     facts: dict[str, JSON] = {HEADS: heads_document(new.longer_than({}))}
     with pytest.raises(LedgerCorrupt, match="are missing"):
         federation.sites[ME].half()._witness.meet(asked(ME, facts))
+
+
+def test_restored_custodian_makes_no_key_and_the_next_one_does() -> None:
+    federation = federated()
+    with pytest.raises(Died):
+        federation.lead("agg-1", Until("agg-1", "head"))
+    backup = snapshot(federation.sites["site-1"])
+    with pytest.raises(Died):
+        federation.lead("agg-1", Until("agg-1", "journal publish"))
+    federation.state = State(federation.clock)  # a run begins anew
+    federation.state.term = 10
+    put_back(federation.sites["site-1"], backup)
+    before = len(federation.sites["site-1"].records())
+    with suppress(FedsecureError):
+        federation.lead("agg-1")
+    began = [f["custodian"] for event, f in federation.notes.events if event == "began"]
+    assert began == ["site-1", "site-2"]
+    assert len(federation.sites["site-1"].records()) == before
 
 
 def test_with_no_witness_and_no_outbox_left_nothing_can_tell() -> None:

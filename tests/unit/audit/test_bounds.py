@@ -74,6 +74,13 @@ def test_worlds_that_do_not_differ_prove_nothing() -> None:
     assert separation_bound(rng.normal(0, 1, 4000), rng.normal(0, 1, 4000)) == 0
 
 
+def test_the_half_that_chose_the_threshold_is_not_the_one_that_judges() -> None:
+    rng = np.random.default_rng(6)
+    without, within = rng.normal(0, 1, 4000), rng.normal(0, 1, 4000)
+    within[::2] += 5
+    assert separation_bound(without, within) < 0.5
+
+
 def test_worlds_of_constants_prove_much_and_raise_nothing() -> None:
     assert separation_bound(np.zeros(10_000), np.ones(10_000)) > 5
 

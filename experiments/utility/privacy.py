@@ -1,7 +1,7 @@
 """What accuracy a privacy budget buys, with the noise inside the encrypted sum.
 
     python experiments/utility/privacy.py [--json] [--plot FILE] [--splits 6]
-        [--draws 2] [--product] [--tune]
+        [--draws 1] [--product] [--tune]
 
 Five sites, logistic regression, delta 1e-5, add-or-remove-one. An arm's accuracy is the
 mean over splits 0 to 5 (rows of train and test, first model) and draws of the noise.
@@ -18,6 +18,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,16 @@ import matplotlib.pyplot as plt
 
 TUNED_ON = range(100, 106)
 SETTINGS: dict[tuple[str, float], Setting] = {
-    ("digits", 0.5): Setting(80, 1.0, 0.5, 8.0),
-    ("digits", 1.0): Setting(80, 1.0, 0.5, 12.0),
-    ("digits", 3.0): Setting(80, 1.0, 0.5, 16.0),
-    ("digits", 8.0): Setting(80, 1.0, 0.5, 24.0),
-    ("breast_cancer", 1.0): Setting(40, 1.0, 0.5, 4.0),
-    ("breast_cancer", 3.0): Setting(40, 1.0, 0.5, 8.0),
+    ("digits", 0.5): Setting(40, 1.0, 1.0, 2.0),
+    ("digits", 1.0): Setting(40, 1.0, 1.0, 4.0),
+    ("digits", 3.0): Setting(40, 1.0, 1.0, 12.0),
+    ("digits", 8.0): Setting(40, 1.0, 1.0, 24.0),
+    ("breast_cancer", 1.0): Setting(40, 1.0, 0.5, 2.0),
+    ("breast_cancer", 3.0): Setting(40, 1.0, 0.5, 2.0),
 }
-"""Of noise that is shared or central. Sites alone take the same steps, clip and rate,
-for their sum is as large against their divisor: only the noise differs."""
+"""Of noise that is shared or central: steps, sample rate, clip norm, learning rate."""
+ALONE = 0.5
+"""Sites that add full noise take so much of the rate: theirs is sqrt(5) as large."""
 FLOWER = Setting(3, 1.0, 1.0, 2.0, steps_per_round=20)
 """Three rounds of twenty local steps: more rounds cost it more noise than they give."""
 GOALS = {
@@ -60,11 +62,15 @@ ARMS: dict[str, Arm] = {
     "pooled": lambda p, s, e, d: pooled(p, s, e, "rdp", d),
     "distributed, h=5": lambda p, s, e, d: distributed(p, s, e, 5, d),
     "distributed, h=4": lambda p, s, e, d: distributed(p, s, e, 4, d),
-    "local": local,
-    "Opacus per site": opacus_per_site,
+    "local": lambda p, s, e, d: local(p, _alone(s), e, d),
+    "Opacus per site": lambda p, s, e, d: opacus_per_site(p, _alone(s), e, d),
     "Flower fixed clipping": lambda p, _, e, d: flower_fixed(p, FLOWER, e, d),
 }
 COLOURS = ("#999999", "#555555", "#1b6ca8", "#2f9e5b", "#c9622b", "#b03a6f", "#8a6d3b")
+
+
+def _alone(setting: Setting) -> Setting:
+    return replace(setting, rate=ALONE * setting.rate)
 
 
 def row(
@@ -97,21 +103,20 @@ def tune(name: str, epsilons: Sequence[float]) -> None:
     """Print what `SETTINGS` was chosen from: pooled noise, other splits."""
     problems = [problem(name, split) for split in TUNED_ON]
     for epsilon in epsilons:
-        for steps in (40, 80):
-            for move in (2.0, 4.0, 6.0, 8.0, 12.0):  # rate x clip norm
-                setting = Setting(steps, 1.0, 0.5, move / 0.5)
-                mean = np.mean(
-                    [
-                        pooled(p, setting, epsilon, "rdp", d)
-                        for p in problems
-                        for d in range(3)
-                    ]
-                )
-                print(
-                    f"{name} epsilon {epsilon}: {steps} steps, rate {setting.rate}: "
-                    f"{mean:.2f} %",
-                    flush=True,
-                )
+        chosen = SETTINGS[name, epsilon]
+        for factor in (0.5, 0.75, 1.0, 1.5, 2.0):
+            setting = replace(chosen, rate=factor * chosen.rate)
+            mean = np.mean(
+                [
+                    pooled(p, setting, epsilon, "rdp", d)
+                    for p in problems
+                    for d in range(2)
+                ]
+            )
+            print(
+                f"{name} epsilon {epsilon}: rate {setting.rate}: {mean:.2f} %",
+                flush=True,
+            )
 
 
 def plot(rows: Sequence[dict[str, Any]], plain: float, path: Path) -> None:
@@ -147,7 +152,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--splits", type=int, default=6)
-    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--product", action="store_true")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--arms", default="", help="only those whose name holds this")

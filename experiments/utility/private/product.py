@@ -9,12 +9,13 @@ from fedsecure.config import RunConfig
 from fedsecure.experiment import run_experiment
 from fedsecure.learning.evaluation import LOSSES
 from fedsecure.learning.models import build
+from fedsecure.learning.sitedata import SiteData
 from fedsecure.privacy.engine import PrivateEngine
 from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.plan import PrivacyPlan
 from fedsecure.update import IntVector
 from private.federation import Seeded, Setting, lattice, shared_plan
-from private.problems import DELTA, SITES, Problem
+from private.problems import DELTA, SITES, Problem, site
 
 _CLOSE = 2e-6
 """Of a clipped sum: the engine's gradients are float32."""
@@ -48,11 +49,11 @@ def check_engine(problem: Problem, setting: Setting, epsilon: float) -> float:
 
 
 def _engine_integers(
-    problem: Problem, site: int, setting: Setting, plan: PrivacyPlan, grid: Lattice
+    problem: Problem, index: int, setting: Setting, plan: PrivacyPlan, grid: Lattice
 ) -> IntVector:
-    data = problem.data[site]
+    data = problem.data[index]
     module = build({"name": "logistic"}, data.input_shape, data.outputs, problem.split)
-    loss, source = LOSSES[data.task], Seeded("check", site)
+    loss, source = LOSSES[data.task], Seeded("check", index)
     x, y = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
     with PrivateEngine(
         module, plan, loss, source, learning_rate=setting.rate
@@ -61,17 +62,18 @@ def _engine_integers(
     return found
 
 
+def digits_of_split_0(index: int, sites: int) -> SiteData:
+    """Return a site's rows for `data=object`."""
+    return site("digits", 0, index, sites)
+
+
 def whole_path(problem: Problem, setting: Setting, epsilon: float) -> float:
-    """Return the accuracy of the same run with keys, wires, encryption and ledgers."""
+    """Return the accuracy of digits, split 0, with keys, wires, encryption, ledgers."""
     plan = shared_plan(problem.name, setting, epsilon, 4)
     with tempfile.TemporaryDirectory(prefix="utility-") as folder:
         config = RunConfig.parse(
             {
-                "data": {
-                    "name": problem.name,
-                    "partition": "iid",
-                    "seed": problem.split,
-                },
+                "data": {"name": "object", "object": f"{__name__}:digits_of_split_0"},
                 "seed": problem.split,
                 "train": {"learning_rate": setting.rate},
                 "privacy": {

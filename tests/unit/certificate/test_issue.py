@@ -5,11 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from fedsecure.certificate.issue import Issued, issue, verify
-from fedsecure.certificate.issuer import keep_issuer
+from fedsecure.certificate.issuer import issuer_of_kit, keep_issuer
+from fedsecure.clock import SystemClock
+from fedsecure.disk import SystemDisk
 from fedsecure.errors import ConfigurationError, LedgerCorrupt, VerificationError
-from tests.fakes.certified import LOCAL, NONE, ROUNDS, SITES, WHEN, Keys, left_by_a_run
+from fedsecure.ledger import Ledger
+from fedsecure.privacy.lattice import Lattice
+from fedsecure.privacy.plan import event_document
+from fedsecure.provision.kits import provision
+from fedsecure.registry import load
+from fedsecure.shelf import Shelf
+from fedsecure.update import JSON
+from tests.fakes.certified import (
+    LOCAL,
+    NONE,
+    ROUNDS,
+    SHARED,
+    SITES,
+    SIZE,
+    WHEN,
+    Keys,
+    left_by_a_run,
+    plan,
+)
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +156,50 @@ def test_a_certificate_that_was_edited_is_refused(
     forged.write_text(text.replace('"max_colluders": 1', '"max_colluders": 2', 1))
     with pytest.raises(VerificationError, match="was changed"):
         verify(forged)
+
+
+MEMBERS = {
+    "name": "heart",
+    "aggregators": [
+        {"name": "agg-1", "host": "127.0.0.1", "port": 9091, "organisation": "Hub"}
+    ],
+    "sites": [{"name": "site-01", "organisation": "North"}],
+}
+
+
+@pytest.fixture(scope="module")
+def kits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kits of a federation whose site took part in a run of daemons."""
+    folder = tmp_path_factory.mktemp("kits")
+    YAML(typ="safe").dump(MEMBERS, folder / "federation.yaml")
+    provision(folder / "federation.yaml", folder / "kits", WHEN)
+    site = folder / "kits" / "site-01"
+    state, key = site / "state", issuer_of_kit(site).key
+    store = load("stores", "local").create({"path": state / "shelf"})
+    Shelf(store, "run-1", 1 << 20).keep_plan(plan())
+    event = Lattice.of(SHARED, SIZE, 24, 3).event(SHARED)
+    path = state / "ledger.jsonl"
+    ledger = Ledger.open(path, "site-01", key, SystemDisk(), SystemClock())
+    detail: dict[str, JSON] = {"event": event_document(event)}
+    ledger.append("budget.reserve", "digits", run="run-1", round=1, detail=detail)
+    ledger.close()
+    return folder / "kits"
+
+
+def test_a_site_certifies_from_its_own_kit_what_its_ledger_knows(kits: Path) -> None:
+    made = issue(Path("run-1"), WHEN, kit=kits / "site-01")
+    assert made.file == kits / "site-01" / "state" / "certificate.json"
+    assert set(body(made)["ledgers"]) == {"site-01"}
+    assert verify(made.file, kits / "agg-1").certificate.member.name == "site-01"
+
+
+def test_an_aggregator_knows_no_run_by_its_name(kits: Path) -> None:
+    with pytest.raises(ConfigurationError, match="agg-1 keeps no plan of a run"):
+        issue(Path("run-1"), WHEN, kit=kits / "agg-1")
+
+
+def test_a_certificate_of_another_federation_is_told_apart(
+    issued: Issued, kits: Path
+) -> None:
+    with pytest.raises(VerificationError, match="is of federation"):
+        verify(issued.file, kits / "site-01")

@@ -52,6 +52,11 @@ def run_notes(config: RunConfig, *, shared: bool) -> list[JSON]:
             f"Baselines without noise take plain SGD at learning rate {usual:g}: the "
             f"run's {own:g} is of a noisy step."
         )
+    if config.baselines and config.privacy.mode != "none":
+        notes.append(
+            "Every accuracy is of one run with noise of its own: a point or two between "
+            "this run and its baselines may be chance."
+        )
     if config.privacy.mode not in {"none", "example_local"}:
         notes.append(
             "The epsilon against all other sites together rests on one share of noise: "

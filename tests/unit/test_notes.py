@@ -44,3 +44,9 @@ def test_baselines_with_a_learning_rate_of_their_own_say_so() -> None:
 def test_baselines_with_the_runs_learning_rate_need_no_word() -> None:
     assert "plain SGD" not in of_run("privacy=example_local")
     assert "plain SGD" not in of_run("baselines=false")
+
+
+def test_one_run_beside_another_may_differ_by_chance() -> None:
+    assert "may be chance" in of_run()
+    assert "may be chance" not in of_run("baselines=false")
+    assert "may be chance" not in of_run("privacy=none")

@@ -54,8 +54,8 @@ def run_notes(config: RunConfig, *, shared: bool) -> list[JSON]:
         )
     if config.baselines and config.privacy.mode != "none":
         notes.append(
-            "Every accuracy is of one run with noise of its own: a point or two between "
-            "this run and its baselines may be chance."
+            "Every accuracy is of one run with noise of its own: a point or two "
+            "between this run and its baselines may be chance."
         )
     if config.privacy.mode not in {"none", "example_local"}:
         notes.append(

@@ -26,6 +26,7 @@ from fedsecure.onesum import OneSum, Own
 from fedsecure.outgoing import Bytes
 from fedsecure.release import Release
 from fedsecure.running_sum import RunningSum
+from fedsecure.server_round import Accepted, Rejected, ServerRound
 from fedsecure.shelf import Kept, Sealing, Shelf
 from fedsecure.trainer import TrainingResult
 from tests.fakes import metadata
@@ -216,6 +217,54 @@ def crashed_site(step: int) -> list[str]:
 
 
 FIRST_PIECE, HEAD = 12, 14  # durable steps of a site that is not the custodian
+
+
+def echoed() -> list[str]:
+    """Return what is wrong after every answer arrived twice."""
+    federation = Federation()
+    federation.echoes = lambda _: True
+    try:
+        federation.lead()
+    except FedsecureError as stopped:
+        return [f"the run ends: {stopped}"]
+    return violations(federation)
+
+
+def test_nothing_is_wrong_after_echoes_without_a_mutation() -> None:
+    assert echoed() == []
+
+
+def test_leader_that_takes_a_repeat_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    accept = ServerRound.accept
+
+    def forgetful(
+        self: ServerRound, envelope: Envelope, now: float
+    ) -> Accepted | Rejected:
+        known = self._taken.pop(envelope.signer, None)
+        verdict = accept(self, envelope, now)
+        if known is not None:
+            self._taken[envelope.signer] = known
+        return verdict
+
+    monkeypatch.setattr(ServerRound, "accept", forgetful)
+    assert [line for line in echoed() if "written before" in line] != []
+    # Without the journal's own uniqueness too, the sum itself is wrong.
+    monkeypatch.setattr(metadata, "_add", list.append)
+    assert echoed() != []
+
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_ledger_without_fsync_is_noticed(*, lying: bool) -> None:
+    federation = Federation()
+    site = federation.sites["site-2"]
+    site.disk.lying = lying
+    site.fuse = Fuse("site-2", dies_after=HEAD)  # the answer is in the outbox
+    try:
+        federation.lead()
+        wrong = bool(violations(federation))
+    except FedsecureError:
+        wrong = True
+    assert wrong == lying
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_plan_without_this_site_is_refused(federation: Federation) -> None:
 
 
 def test_unsound_plan_is_refused(federation: Federation) -> None:
-    assert code(federation, with_plan(federation, rounds=0)) == "failed"
+    assert code(federation, with_plan(federation, rounds=0)) == "configuration"
 
 
 def test_second_plan_of_a_run_is_refused_after_a_restart(

@@ -79,13 +79,6 @@ class RunConfig(Section):
                 "encryption=ckks is not IND-CPA-D secure: no epsilon is claimed with "
                 "it; choose encryption=bfv or privacy=none"
             )
-        if self.privacy.mode != "none" and self.divisor is None:
-            raise ValueError(
-                f"privacy.divisor is missing and data={self.data.name} brings none: "
-                f"set it to a public expected batch of {self._whose}, such as "
-                "privacy.sample_rate times the rows that may be known; never a row "
-                "count that is a secret. Or choose privacy=none"
-            )
         if self.privacy.mode != "none" and self.federation.max_rows:
             raise ValueError(
                 "federation.max_rows must be 0 or unset when privacy is on: a weight "
@@ -118,6 +111,17 @@ class RunConfig(Section):
                 f"data.path names {len(files)} files, one for each of the "
                 f"federation.sites={self.federation.sites}; or name one file and "
                 "data.site_column"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_is_public(self) -> Self:
+        if self.privacy.mode != "none" and self.divisor is None:
+            raise ValueError(
+                f"privacy.divisor is missing and data={self.data.name} brings none: "
+                f"set it to a public expected batch of {self._whose}, such as "
+                "privacy.sample_rate times the rows that may be known; never a row "
+                "count that is a secret. Or choose privacy=none"
             )
         return self
 

@@ -20,6 +20,7 @@ from fedsecure.update import JSON
 
 FORMAT = 1
 CHUNK_BYTES = 8 << 20
+TAG_BYTES = 16
 _KEY_BYTES, _PREFIX_BYTES = 32, 7
 
 
@@ -88,20 +89,23 @@ def unseal(sealed: Sealed, name: str, key: BoxKey, context: bytes) -> bytes:
         # Without a chunk nothing would be authenticated.
         raise VerificationError("a sealed stream has a prefix of 7 bytes and a chunk")
     cipher = AESGCM(key.open(wrap, _info(context)))
+    sizes = [max(len(chunk) - TAG_BYTES, 0) for chunk in sealed.chunks]
+    plain = bytearray(sum(sizes))  # once: joining the chunks would copy them all
+    view, start = memoryview(plain), 0
     try:
-        plain = b"".join(
-            cipher.decrypt(
+        for i, (chunk, size) in enumerate(zip(sealed.chunks, sizes, strict=True)):
+            cipher.decrypt_into(
                 _nonce(sealed.prefix, i, len(sealed.chunks)),
                 chunk,
                 _bound(context, sealed.size),
+                view[start : start + size],
             )
-            for i, chunk in enumerate(sealed.chunks)
-        )
+            start += size
     except (InvalidTag, ValueError) as bad:
         raise VerificationError("a sealed chunk was changed") from bad
     if len(plain) != sealed.size:
         raise VerificationError(f"{len(plain)} bytes opened, {sealed.size} were sealed")
-    return plain
+    return bytes(plain)
 
 
 def object_name(stored: bytes) -> str:

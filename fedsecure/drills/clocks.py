@@ -1,7 +1,8 @@
 """The clock drill: the leader's clocks jump an hour on and back while it leads.
 
-libfaketime moves the clocks of that one process: once the time of day alone, once the
-monotonic clocks too, as nothing but a broken kernel would.
+libfaketime moves the clocks of that one process. First the time of day alone: nobody
+may notice. Then the monotonic clocks too, as nothing but a broken kernel would: the
+leader may lose its lease, or hang in a wait that now ends in an hour, and is followed.
 """
 
 from functools import partial
@@ -15,47 +16,56 @@ from fedsecure.trainer import JSON
 
 _JUMPS = ("+3600", "-3600", "+0")
 _STAY = 2.0
-_SECOND = "second"
+_WALL, _MONOTONIC, _THIRD = "wall", "monotonic", "third"
 
 
 def rehearse(folder: Path, clock: Clock) -> dict[str, JSON]:
-    """Carry one repetition out: both kinds of jump, then SIGKILL of the leader."""
+    """Carry one repetition out: a jump of each kind, SIGKILL of a leader in between."""
     cast = Cast(folder, clock, clock.now())
     promises: list[str] = []
-    settings = {"path": str(folder / "lease")}
     try:
-        broken, seconds = _jumps(cast, settings, promises)
+        broken, seconds = _jumps(cast, promises)
     finally:
         cast.end()
     return shown(cast, broken, promises, {"seconds_to_leader": seconds})
 
 
-def _jumps(
-    cast: Cast, settings: dict[str, str], promises: list[str]
-) -> tuple[dict[str, list[str]], float]:
-    for name, only_wall in (("wall", True), ("monotonic", False)):
-        _jump(
-            cast, Part(name, "embedded", settings, TTL), promises, only_wall=only_wall
-        )
-    cast.start(Part(_SECOND, "embedded", settings, TTL))
-    cast.until("a standby", partial(cast.says, _SECOND, "stands by"))
-    last = max(int(line["term"]) for line in cast.lines("monotonic"))
-    begun = cast.note("SIGKILL of the leader")
-    cast.children["monotonic"].kill()
-    cast.until("a successor", partial(cast.says, _SECOND, "leads", last))
-    led = next(x for x in cast.lines(_SECOND) if x["event"] == "leads")
-    cast.until("its first write", partial(cast.says, _SECOND, "wrote", last))
+def _jumps(cast: Cast, promises: list[str]) -> tuple[dict[str, list[str]], float]:
+    _start(cast, _WALL, only_wall=True)
+    cast.until("a leader", partial(cast.says, _WALL, "wrote"))
+    _start(cast, _MONOTONIC, only_wall=False)
+    cast.until("a standby", partial(cast.says, _MONOTONIC, "stands by"))
+    _jump(cast, _WALL)
+    terms = {line["term"] for line in cast.lines(_WALL) if line["event"] == "leads"}
+    if len(terms) != 1 or cast.lines(_MONOTONIC)[-1]["event"] != "stands by":
+        promises.append("a jump of the time of day ended a leadership")
+    begun = cast.note(f"SIGKILL of {_WALL}")
+    cast.children[_WALL].kill()
+    led = cast.until("a successor", partial(cast.says, _MONOTONIC, "leads"))
+    cast.start(_part(cast, _THIRD))
+    cast.until("a standby", partial(cast.says, _THIRD, "stands by"))
+    _jump(cast, _MONOTONIC)
+    before = _writes(cast)
+    cast.until("writes after the jumps", lambda: _writes(cast) > before)
     cast.end()
-    kept = kept_by(cast, Part(_SECOND, "embedded", settings, TTL))
-    return verdict(cast, kept), float(led["now"]) - begun
+    return verdict(cast, kept_by(cast, _part(cast, _THIRD))), led - begun
 
 
-def _jump(cast: Cast, part: Part, promises: list[str], *, only_wall: bool) -> None:
-    """Have a member lead through the jumps; the one before it is ended."""
-    for name, child in cast.children.items():
-        child.kill()
-        cast.note(f"{name} is ended")
-    told = cast.folder / f"{part.name}.time"
+def _writes(cast: Cast) -> int:
+    said = [*cast.lines(_MONOTONIC), *cast.lines(_THIRD)]
+    return sum(1 for line in said if line["event"] == "wrote")
+
+
+def _jump(cast: Cast, name: str) -> None:
+    for jump in _JUMPS:
+        cast.note(f"{name}: clock at {jump} s")
+        (cast.folder / f"{name}.time").write_text(jump, encoding="ascii")
+        cast.clock.sleep(_STAY)
+
+
+def _start(cast: Cast, name: str, *, only_wall: bool) -> None:
+    """Start a member whose clocks lie in our hands."""
+    told = cast.folder / f"{name}.time"
     told.write_text(_JUMPS[-1], encoding="ascii")
     environment = {
         "LD_PRELOAD": faketime_library(),
@@ -63,14 +73,8 @@ def _jump(cast: Cast, part: Part, promises: list[str], *, only_wall: bool) -> No
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1" if only_wall else "0",
     }
-    cast.start(part, environment=environment)
-    cast.until("a leader", partial(cast.says, part.name, "wrote"))
-    for jump in _JUMPS:
-        cast.note(f"{part.name}: clock at {jump} s")
-        told.write_text(jump, encoding="ascii")
-        cast.clock.sleep(_STAY)
-    terms = {line["term"] for line in cast.lines(part.name) if line["event"] == "leads"}
-    if only_wall and len(terms) != 1:
-        promises.append(f"a jump of the time of day ended leaderships: {terms}")
-    before = len(cast.lines(part.name))
-    cast.until("writes after the jumps", lambda: len(cast.lines(part.name)) > before)
+    cast.start(_part(cast, name), environment=environment)
+
+
+def _part(cast: Cast, name: str) -> Part:
+    return Part(name, "embedded", {"path": str(cast.folder / "lease")}, TTL)

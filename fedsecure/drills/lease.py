@@ -69,11 +69,13 @@ class Cast:
         ends = self.clock.now() + _LIMIT
         while not ready():
             if self.clock.now() > ends:
-                raise ProcessFailed(f"{what} did not come in {_LIMIT:.0f} s")
+                raise ProcessFailed(
+                    f"{what} did not come in {_LIMIT:.0f} s; {self._last()}"
+                )
             self.clock.sleep(_LOOK)
         return self.clock.now()
 
-    def says(self, name: str, event: str, above: int = 0) -> bool:
+    def says(self, name: str, event: str, above: int = -1) -> bool:
         """Return whether a member said something, under a term above one."""
         return any(
             line["event"] == event and int(line["term"]) > above
@@ -90,6 +92,15 @@ class Cast:
         """End all members."""
         for child in self.children.values():
             child.kill()
+
+    def _last(self) -> str:
+        """Return the last line of each member's output."""
+        out = []
+        for name in self.children:
+            text = self._log(name).read_text(encoding="utf-8", errors="replace")
+            lines = text.strip().splitlines()
+            out.append(f"{name}: {lines[-1] if lines else 'nothing'}")
+        return "; ".join(out)
 
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"

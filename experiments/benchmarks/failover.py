@@ -35,15 +35,10 @@ CLOCK = SystemClock()
 TTL = 3.0
 GOALS = {  # seconds: p50, p99
     "embedded: SIGKILL to new leader": (0.05, 0.25),
-    "embedded: SIGKILL to next durable step": (0.25, 1.0),
-    "embedded: SIGSTOP to new leader": (4.0, 6.0),
-    "embedded: hand-over to next durable step": (0.5, 1.0),
     "etcd: SIGKILL to new leader": (4.0, 6.0),
     "etcd: SIGSTOP to new leader": (4.0, 6.0),
     "postgresql: SIGKILL to new leader": (4.0, 6.0),
     "postgresql: SIGSTOP to new leader": (4.0, 6.0),
-    "embedded, Flower: SIGKILL to new leader": (1.0, 3.0),
-    "embedded, Flower: SIGKILL to the successor's first update": (4.0, 6.0),
 }
 
 

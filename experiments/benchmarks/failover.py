@@ -55,8 +55,7 @@ class Member:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self.process.stdout or ():
             if line.startswith("{"):
                 with self._more:
                     self.lines.append(json.loads(line))
@@ -140,7 +139,7 @@ def embedded() -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def etcd() -> Iterator[Settings]:
-    from tests.fakes.servers import etcd as started
+    from tests.fakes.servers import etcd as started  # noqa: PLC0415
 
     with started(3) as cluster:
         numbers = iter(range(10**6))
@@ -153,7 +152,7 @@ def etcd() -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[Settings]:
-    from tests.fakes.servers import postgresql as started
+    from tests.fakes.servers import postgresql as started  # noqa: PLC0415
 
     with started() as server:
         numbers = iter(range(10**6))
@@ -165,9 +164,9 @@ def postgresql() -> Iterator[Settings]:
 
 
 def flower(repeats: int) -> dict[str, dict[str, Any]]:
-    from fedsecure.drills.catalogue import DRILLS
-    from fedsecure.drills.drill import rehearse
-    from fedsecure.progress import quiet
+    from fedsecure.drills.catalogue import DRILLS  # noqa: PLC0415
+    from fedsecure.drills.drill import rehearse  # noqa: PLC0415
+    from fedsecure.progress import quiet  # noqa: PLC0415
 
     load, leader, update = os.getloadavg()[0], [], []
     for _ in range(repeats):
@@ -200,12 +199,12 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def plot(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    import matplotlib as mpl
+    import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(rows) + 1.5))
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.5))
     for place, (name, found) in enumerate(rows.items()):
         count = len(found["seconds"])
         axes.plot(found["seconds"], [place] * count, "|", markersize=14, label=name)

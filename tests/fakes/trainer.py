@@ -46,6 +46,7 @@ class ToyTrainer:
         self.change: Callable[[TrainingResult], TrainingResult] = lambda r: r
         self.before: Callable[[TrainingTask], None] = lambda _: None
         self._rows = rows
+        self.persons = 0
         seed = list(hashlib.sha256(site.encode()).digest())
         self._target = np.random.default_rng(seed).uniform(
             -0.5, 0.5, LAYOUT.num_parameters
@@ -59,7 +60,7 @@ class ToyTrainer:
         return self._rows
 
     def users(self) -> int:
-        return 0
+        return self.persons
 
     def step(self, model: Vector) -> Vector:
         """Return the update the site makes of a model."""

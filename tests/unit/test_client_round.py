@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from fedsecure.client_round import _units
 from fedsecure.envelope import Kind, Scope, parse
 from fedsecure.errors import (
     PolicyRefused,
@@ -19,8 +20,9 @@ from fedsecure.errors import (
 from fedsecure.flower.beginning import begin
 from fedsecure.flower.letters import Letters
 from fedsecure.keys import SigningKey
+from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.release import plan_digest
-from fedsecure.runplan import RunPlan
+from fedsecure.runplan import RunPlan, read_plan
 from fedsecure.trainer import JSON, TrainingResult
 from fedsecure.update import Layout, ModelUpdate, RoundId
 from tests.fakes.federation import MAX_BYTES, Federation, Site
@@ -234,6 +236,29 @@ def test_reservation_says_which_unit_it_is_about(desk: Desk) -> None:
     desk.site.answer(desk.letter())
     (line,) = [r for r in desk.site.records() if r.action == "budget.reserve"]
     assert cast("dict[str, JSON]", line.detail["event"])["unit"] == "example"
+
+
+@pytest.mark.parametrize(
+    ("mode", "units"), [(Mode.USER_DISTRIBUTED, 7), (Mode.EXAMPLE_DISTRIBUTED, 50)]
+)
+def test_delta_is_compared_with_persons_where_they_are_the_unit(
+    desk: Desk, mode: Mode, units: int
+) -> None:
+    plan = read_plan(desk.federation.plan)
+    shared = PrivacyPlan(
+        mode,
+        clip_norm=1.0,
+        noise_multiplier=1.0,
+        sample_rate=1.0,
+        steps_per_round=1,
+        rounds=2,
+        delta=1e-5,
+        divisor=9.0,
+        min_contributors=3,
+        max_colluders=1,
+    )
+    desk.site.trainer.persons = 7
+    assert _units(replace(plan, privacy=shared), desk.site.trainer) == units
 
 
 def test_reservation_is_durable_before_data_is_touched(desk: Desk) -> None:

@@ -83,7 +83,7 @@ def opendp(count: int) -> float | None:
     """Return OpenDP's CPU seconds per million draws at sigma 1,000, if it is there."""
     if importlib.util.find_spec("opendp") is None:
         return None
-    import opendp.prelude as dp  # noqa: PLC0415
+    import opendp.prelude as dp  # type: ignore[import-not-found] # noqa: PLC0415
 
     dp.enable_features("contrib")
     space = dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float)

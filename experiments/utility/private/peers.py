@@ -24,15 +24,16 @@ from private.problems import DELTA, SITES, Problem, Rows
 @cache
 def opacus_noise(setting: Setting, epsilon: float) -> float:
     """Return what Opacus calibrates, by its tightest accountant."""
-    return float(
-        get_noise_multiplier(
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # log 0 at a rate of 1, which it then masks
+        found = get_noise_multiplier(
             target_epsilon=epsilon,
             target_delta=DELTA,
             sample_rate=setting.sample_rate,
             steps=setting.steps,
             accountant="prv",
         )
-    )
+    return float(found)
 
 
 def opacus_per_site(
@@ -50,7 +51,8 @@ def opacus_per_site(
     for _ in range(setting.steps // setting.steps_per_round):
         ends = []
         for module, optimizer, loader in sites:
-            nn.utils.vector_to_parameters(model, module.parameters())
+            # A copy: weights become views of it, and steps are taken in place.
+            nn.utils.vector_to_parameters(model.clone(), module.parameters())
             _steps(problem, module, optimizer, loader, setting.steps_per_round)
             ends.append(nn.utils.parameters_to_vector(module.parameters()).detach())
         model = torch.stack(ends).mean(0)
@@ -90,7 +92,7 @@ def _steps(
                 loss = nn.functional.cross_entropy(scores, y)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # full backward hooks on a leaf's input
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             done += 1
             if done == count:
@@ -113,7 +115,8 @@ def flower_fixed(
             _trained(problem, rows, model, setting) - model for rows in problem.sites
         ]
         mean = np.mean(
-            [m * min(1, setting.clip_norm / np.linalg.norm(m)) for m in moves], 0
+            [m * min(1.0, setting.clip_norm / float(np.linalg.norm(m))) for m in moves],
+            0,
         )
         model = model + mean + noise.normal(0, deviation, model.size)
     return problem.accuracy(model)

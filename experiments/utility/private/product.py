@@ -93,4 +93,5 @@ def whole_path(problem: Problem, setting: Setting, epsilon: float) -> float:
             }
         )
         final = run_experiment(config, lambda _: None).summary["final"]
-    return 100 * float(str(dict(final)["accuracy"]))  # type: ignore[call-overload]
+    accuracy = final["accuracy"] if isinstance(final, dict) else "no figure"
+    return 100 * float(str(accuracy))

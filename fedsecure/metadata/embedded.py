@@ -272,6 +272,12 @@ class EmbeddedJournal:
                 raise Conflict(
                     f"head of {new.run} is {shown(found)}, expected {shown(expected)}"
                 )
+            # A head moves once a round, whoever asks: as on a server.
+            if connection.execute(
+                "SELECT 1 FROM journal WHERE run = ? AND round = ? AND step = ?",
+                (entry.run, entry.round, str(entry.step)),
+            ).fetchone():
+                raise Conflict(f"round {new.round} of {new.run} was released before")
             connection.execute(
                 "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?)",
                 (new.run, new.round, new.sequence, new.manifest, new.term),

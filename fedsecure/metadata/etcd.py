@@ -310,8 +310,8 @@ def create(settings: Mapping[str, object]) -> Engine:
     ----------
     settings : Mapping
         ``endpoints`` (list of urls, every member); ``prefix`` ("/fedsecure/");
-        ``ca_cert``, ``cert``, ``key`` (paths; the key of mode 0600); ``timeout`` (1.5 s,
-        of one question to all members); ``max_skew`` (5 s, between the clocks);
+        ``ca_cert``, ``cert``, ``key`` (paths; the key of mode 0600); ``timeout`` (1.5
+        s, of one question to all members); ``max_skew`` (5 s, between the clocks);
         ``insecure_plain`` (false: TLS to other machines); ``trial`` (true; false for
         whoever only looks: an operator wants to see a sick cluster too).
 

@@ -113,6 +113,10 @@ class FakeJournal:
                 return
             if found != expected:
                 raise Conflict(f"head of {new.run} is {found}")
+            entry = release_entry(new)
+            place = (entry.run, entry.round, entry.step)
+            if any((e.run, e.round, e.step) == place for e in self._state.entries):
+                raise Conflict(f"round {new.round} of {new.run} was released before")
             self.append(term, [release_entry(new)])
             self._state.heads[new.run] = new
 

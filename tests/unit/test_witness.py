@@ -217,7 +217,9 @@ def test_a_clock_within_the_bound_is_borne_with(finished: Federation) -> None:
 
 def test_a_clock_gone_back_stops_the_site(finished: Federation) -> None:
     finished.clock.jump_wall(-CLOCK_BOUND.total_seconds() - 1)
-    with pytest.raises(ClockBehind, match=r"more than 300 s back.*ledger clock --kit KIT"):
+    with pytest.raises(
+        ClockBehind, match=r"more than 300 s back.*ledger clock --kit KIT"
+    ):
         meet(finished)
 
 

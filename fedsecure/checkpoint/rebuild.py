@@ -89,8 +89,9 @@ def rebuilt(
 def write(engine: Engine, made: Rebuilt, holder: str, address: str) -> int:
     """Fill an engine under a lease of its own, and return the term; idempotent.
 
-    RELEASE rows come before the head: who would lead after a crash in between finds
-    "release before open" and stops, instead of opening round 1 again.
+    All RELEASE rows but the head's come before it: who would lead after a crash in
+    between finds "release before open" and stops. Where there is one release only, it
+    opens round 1 again, which sites answer with the same bytes.
 
     Raises
     ------
@@ -110,8 +111,11 @@ def write(engine: Engine, made: Rebuilt, holder: str, address: str) -> int:
         head, known = journal.head(made.run), list(journal.entries(made.run, 0))
         _refuse_known(made, head, known)
         term = max(lease.term, made.floor + 1)
-        for start in range(0, len(made.entries), _BATCH):
-            journal.append(term, made.entries[start : start + _BATCH])
+        # The last release's row comes with the head: a head moves once a round.
+        last = None if made.head is None else release_entry(made.head)
+        rows = [entry for entry in made.entries if entry != last]
+        for start in range(0, len(rows), _BATCH):
+            journal.append(term, rows[start : start + _BATCH])
             engine.leases.renew(lease)
         if made.head is not None and head is None:
             new = Head(

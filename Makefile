@@ -40,10 +40,9 @@ demo: $(INSTALLED) ## a federation of real processes that loses its leader and f
 test: $(INSTALLED) servers ## all checks, as CI runs them
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
-	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-cache > .venv/contracts.txt || { cat .venv/contracts.txt; exit 1; }
+	@$(BIN)/lint-imports --no-cache > .venv/contracts.txt & contracts=$$!; $(BIN)/mypy --no-error-summary; wait $$contracts || { cat .venv/contracts.txt; exit 1; }
 	@$(BIN)/pytest -q -n 2 -m 'not ($(SLOW))'
-	@$(BIN)/pytest -q -p no:randomly -m integration
+	@$(BIN)/pytest -q -p no:randomly -m 'integration and not chaos'
 
 check: $(INSTALLED) ## before a commit: linters, types, import contracts, unit tests
 	@$(BIN)/ruff check .
@@ -63,13 +62,13 @@ simulation: $(INSTALLED) ## crashes after every durable step, in memory
 	@$(BIN)/pytest -q tests/simulation
 
 chaos: $(INSTALLED) servers ## ten thousand faults by seed, state machines over the engines, real processes
-	@$(BIN)/pytest -q -p no:randomly -m chaos tests/chaos
+	@$(BIN)/pytest -q -p no:randomly -m chaos tests/chaos tests/integration
 
 ledger-chaos: $(INSTALLED) ## 1,000 random kills of sites, leaders, custodians: nothing uncharged
 	@$(BIN)/pytest -q -p no:randomly -m chaos tests/simulation/test_ledger_chaos.py tests/integration/test_budget_kills.py
 
 integration: $(INSTALLED) servers ## real processes on loopback, SIGKILL and SIGSTOP
-	@$(BIN)/pytest -q -p no:randomly -m integration
+	@$(BIN)/pytest -q -p no:randomly -m 'integration and not chaos'
 
 fuzz: $(INSTALLED) ## ten minutes of hostile bytes for every decoder and both halves of a round
 	@$(BIN)/python -m tests.fuzz.roam --seconds $(FUZZ_SECONDS)

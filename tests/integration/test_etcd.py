@@ -106,6 +106,7 @@ def test_term_above_the_lease_ends_its_renewal(settings: dict[str, object]) -> N
     assert board.leases.renew(lease) is None
 
 
+@pytest.mark.chaos  # long: it waits for a server that is silent
 def test_every_question_to_a_stopped_cluster_ends_in_time(
     cluster: Etcd, settings: dict[str, object]
 ) -> None:
@@ -168,6 +169,7 @@ def test_lease_and_journal_outlive_one_member_of_three(
     _answers(cluster, settings)
 
 
+@pytest.mark.chaos  # long: it waits for a server that is silent
 def test_without_a_majority_nobody_leads_and_nothing_is_written() -> None:
     with etcd() as cluster:
         settings = {"endpoints": cluster.endpoints, "timeout": 1.5}

@@ -58,6 +58,7 @@ def test_two_of_one_name_are_told_apart_by_term(settings: dict[str, object]) -> 
     takeover.one_name("postgresql", settings, TTL)
 
 
+@pytest.mark.chaos  # long: it waits for a server that is silent
 def test_every_question_to_a_stopped_server_ends_in_time(
     server: Postgresql, settings: dict[str, object]
 ) -> None:

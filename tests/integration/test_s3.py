@@ -200,6 +200,7 @@ def _read_when_ready(store: Store, key: str) -> bytes:
             time.sleep(0.2)
 
 
+@pytest.mark.chaos  # long: it waits for a server that is silent
 def test_server_killed_in_a_put_keeps_what_it_acknowledged_and_no_half(
     tmp_path: Path, make: Make
 ) -> None:

@@ -24,7 +24,7 @@ from fedsecure.trainer import JSON
 from tests.fakes.kits import kit
 from tests.integration.test_failover import processes_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(290)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(290)]
 
 SITES, ROUNDS, STOP_IN = 2, 3, 2
 CONFIG = (

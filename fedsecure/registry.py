@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -49,18 +48,3 @@ def load(socket: str, name: str) -> ModuleType:
         package = missing.name
         msg = f"{socket}={name} needs the package {package!r}, which is not installed"
         raise ConfigurationError(msg) from missing
-
-
-def load_local(socket: str, name: str) -> ModuleType:
-    """Like `load`, but local configuration may also name an installed entry point.
-
-    Entry points live in the group ``fedsecure.<socket>``; a name that came over a wire
-    must go through `load`.
-    """
-    if name in names(socket):
-        return load(socket, name)
-    for point in entry_points(group=f"fedsecure.{socket}", name=name):
-        module = point.load()
-        if isinstance(module, ModuleType):
-            return module
-    return load(socket, name)

@@ -24,7 +24,6 @@ from flwr.proto.control_pb2 import (
     ListRunsRequest,
     RegisterNodeRequest,
     StartRunRequest,
-    StopRunRequest,
 )
 from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.fleet.vce.backend import BackendConfig
@@ -294,16 +293,6 @@ class Control:
         answer = _ask(self._client.ListRuns, ListRunsRequest(run_id=run_id))
         found = answer.run_dict[run_id].status
         return f"{found.status}:{found.sub_status}".rstrip(":")
-
-    def stop_run(self, run_id: int) -> None:
-        """Stop a run.
-
-        Raises
-        ------
-        ProcessFailed
-            The SuperLink refuses it, or does not answer.
-        """
-        _ask(self._client.StopRun, StopRunRequest(run_id=run_id))
 
     def close(self) -> None:
         """Close the connection."""

@@ -19,6 +19,7 @@ from fedsecure.access.roster import Role
 from fedsecure.backends import Job, Outcome
 from fedsecure.composition import composed
 from fedsecure.disk import SystemDisk
+from fedsecure.drills.processes import processes_of
 from fedsecure.he import SecretKey
 from fedsecure.ledger import verify_ledger
 from fedsecure.stores import Store
@@ -92,22 +93,6 @@ def holds(pid: int, probe: bytes) -> bool:
 def half_of(key: SecretKey) -> bytes:
     """Return bytes that nothing but this key holds: two dozen from its middle."""
     return key.secret[len(key.secret) // 2 :][:24]
-
-
-def processes_of(folder: Path) -> frozenset[int]:
-    """Return the processes whose command line or environment names a folder."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                told = (entry / "cmdline").read_bytes() + (
-                    entry / "environ"
-                ).read_bytes()
-            except OSError:
-                continue
-            if str(folder).encode() in told:
-                found.add(int(entry.name))
-    return frozenset(found)
 
 
 @pytest.fixture(scope="module")

@@ -336,11 +336,10 @@ def test_an_answer_that_is_no_flower_error_is_a_failure(text: str) -> None:
         control(Refusal(text))[0].register("PEM", "site-01")
 
 
-@pytest.mark.parametrize("call", ["status", "stop_run"])
-def test_a_superlink_that_is_gone_is_a_process_that_failed(call: str) -> None:
+def test_a_superlink_that_is_gone_is_a_process_that_failed() -> None:
     made, _ = control(ConnectionError("refused"))
     with pytest.raises(ProcessFailed, match="ConnectionError: refused"):
-        getattr(made, call)(1)
+        made.status(1)
 
 
 def test_19_12_an_undeclared_key_is_refused_before_flower_sees_it(

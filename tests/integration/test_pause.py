@@ -18,11 +18,11 @@ from fedsecure.access.roster import Role
 from fedsecure.backends import Job
 from fedsecure.composition import composed
 from fedsecure.disk import SystemDisk
+from fedsecure.drills.processes import processes_of
 from fedsecure.ledger import verify_ledger
 from fedsecure.summary import digest
 from fedsecure.trainer import JSON
 from tests.fakes.kits import kit
-from tests.integration.test_failover import processes_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(290)]
 

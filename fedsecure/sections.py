@@ -68,6 +68,7 @@ class DataConfig(Section):
     min_rows: Count = 2
     min_partition_size: Count = 1
     classes: Annotated[int, Field(ge=0)] = 0
+    centre_rows: bool | None = None
     root: str | None = None
     require_schema: bool = False
     cache: str | None = None

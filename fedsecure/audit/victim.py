@@ -24,7 +24,8 @@ Rows = NDArray[np.int64]
 
 def digits() -> SiteData:
     """Return all digits: 1,437 rows to train on, 360 to test on; pixels from 0 to 1."""
-    return load_pooled({"name": "digits", "partition": "iid"}, 1)
+    section: dict[str, JSON] = {"name": "digits", "partition": "iid"}
+    return load_pooled({**section, "centre_rows": False}, 1)
 
 
 def dealt(rows: SiteData, chosen: Rows, sites: int) -> list[SiteData]:

@@ -48,6 +48,9 @@ class DataConfig:
         ``package.module:function``; see `datasets`. Local configuration only.
     classes : int
         Of an object that returns (X, y) with whole numbers in y.
+    centre_rows : bool or None
+        Take off each row the mean of its own numbers; see `centring`. None: of the
+        digits, whose images share most of their grey, and of nothing else.
     cache : str
         Folder for computed partitions; empty: the user's cache.
     """
@@ -76,6 +79,7 @@ class DataConfig:
     dataset: str = ""
     object: str = ""
     classes: int = 0
+    centre_rows: bool | None = None
     cache: str = ""
 
     def __post_init__(self) -> None:
@@ -123,6 +127,12 @@ class DataConfig:
             min_partition_size=self.min_partition_size,
         )
 
+    @property
+    def centred(self) -> bool:
+        """Whether rows are centred: what was said, or what suits the data set."""
+        said = self.centre_rows
+        return self.name == "digits" if said is None else said
+
     def cache_folder(self) -> Path | None:
         """Return the configured cache folder, if one is named."""
         return Path(self.cache) if self.cache else None
@@ -157,8 +167,7 @@ def _as(name: str, value: JSON, default: object) -> object:
         raise ConfigurationError(f"data.{name}={value!r}, must be a list of texts")
     if isinstance(default, float) and type(value) is int:
         return float(value)
-    if type(value) is type(default):
+    kind = bool if default is None else type(default)
+    if type(value) is kind:
         return value
-    raise ConfigurationError(
-        f"data.{name}={value!r}, must be of type {type(default).__name__}"
-    )
+    raise ConfigurationError(f"data.{name}={value!r}, must be of type {kind.__name__}")

@@ -138,6 +138,12 @@ def _own(config: DataConfig, index: int, sites: int) -> SiteData:
             f"data.object={config.object} raised {type(bad).__name__}: {bad}"
         ) from bad
     if isinstance(made, SiteData):
+        if config.centred:
+            raise DataError(
+                f"data.object={config.object} returned SiteData, which is taken as it "
+                "is: data.centre_rows=true would do nothing; centre the rows there, or "
+                "return (X, y)"
+            )
         return made
     if not (isinstance(made, tuple) and len(made) == 2):
         raise DataError(

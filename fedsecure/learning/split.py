@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsecure.learning.centring import centred
 from fedsecure.learning.dataconfig import DataConfig
 from fedsecure.learning.sitedata import Features, SiteData, Targets, Task, Users
 from fedsecure.trainer import JSON
@@ -27,7 +28,7 @@ class Problem:
 def divide(
     x: Features, y: Targets, keys: Sequence[str], config: DataConfig, problem: Problem
 ) -> SiteData:
-    """Return one site's rows, divided into training and test.
+    """Return one site's rows, divided into training and test, centred if so asked.
 
     Parameters
     ----------
@@ -39,8 +40,13 @@ def divide(
     Raises
     ------
     DataError
-        No rows, or rows that do not fit the problem.
+        No rows, or rows that do not fit the problem, or that cannot be centred.
     """
+    description: dict[str, JSON] = dict(problem.description)
+    if config.centred:
+        x = centred(x)
+        how = description.get("normalisation", "as given")
+        description["normalisation"] = f"{how}; each row less its own mean"
     none = np.zeros(len(y), dtype=np.int64)
     classes = none if problem.task == "regression" else y.astype(np.int64)
     test = held_out(classes, keys, config.test_fraction, config.seed)
@@ -53,7 +59,7 @@ def divide(
         problem.task,
         problem.outputs,
         x.shape[1:],
-        problem.description,
+        description,
         problem.public_rows,
         users,
     )

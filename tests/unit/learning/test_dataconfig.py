@@ -14,6 +14,22 @@ def test_null_stands_for_the_default() -> None:
     assert DataConfig.read(section) == DataConfig()
 
 
+@pytest.mark.parametrize(
+    ("section", "centred"),
+    [
+        ({"name": "digits"}, True),
+        ({"name": "digits", "centre_rows": False}, False),
+        ({"name": "breast_cancer"}, False),
+        (CSV, False),
+        ({**CSV, "centre_rows": True}, True),
+    ],
+)
+def test_digits_alone_are_centred_unless_told(
+    section: dict[str, JSON], *, centred: bool
+) -> None:
+    assert DataConfig.read(section).centred is centred
+
+
 def test_one_path_is_a_list_of_one() -> None:
     assert DataConfig.read(CSV).path == ("a.csv",)
 
@@ -29,7 +45,14 @@ def test_an_unknown_option_suggests_the_near_one() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("seed", "7"), ("seed", True), ("seed", 1.5), ("alpha", "x"), ("target", 3)],
+    [
+        ("seed", "7"),
+        ("seed", True),
+        ("seed", 1.5),
+        ("alpha", "x"),
+        ("target", 3),
+        ("centre_rows", 1),
+    ],
 )
 def test_a_value_of_another_type_is_refused(name: str, value: JSON) -> None:
     with pytest.raises(ConfigurationError, match=f"data.{name}=.*must be of type"):

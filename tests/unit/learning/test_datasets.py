@@ -22,9 +22,18 @@ def _own(function: str, **options: JSON) -> dict[str, JSON]:
 
 
 def test_digits_are_scaled_by_their_public_bound() -> None:
-    data = load_site(_config("digits"), 0, 1)
+    data = load_site(_config("digits", centre_rows=False), 0, 1)
     assert (data.train_x.min(), data.train_x.max()) == (0.0, 1.0)
     assert (data.task, data.outputs, data.input_shape) == ("multiclass", 10, (64,))
+
+
+def test_each_digit_is_less_its_own_mean_unless_told_otherwise() -> None:
+    plain = load_pooled(_config("digits", centre_rows=False), 3)
+    found = load_pooled(_config("digits"), 3)
+    for x, centred in ((plain.train_x, found.train_x), (plain.test_x, found.test_x)):
+        means = x.astype(np.float64).mean(axis=1, keepdims=True)
+        assert np.array_equal(centred, (x - means).astype(np.float32))
+        assert np.abs(means).max() > 0.1
 
 
 def test_breast_cancer_is_scaled_by_public_constants() -> None:
@@ -62,7 +71,8 @@ def test_test_rows_keep_the_sites_classes() -> None:
 
 def test_the_description_says_where_rows_come_from() -> None:
     data = load_site(_config("digits"), 0, 3)
-    assert data.description["normalisation"] == "pixels / 16, a public bound"
+    how = "pixels / 16, a public bound; each row less its own mean"
+    assert data.description["normalisation"] == how
     assert data.description["partition"] == "iid"
     assert data.public_rows == 1797
 
@@ -91,6 +101,17 @@ def test_a_users_site_data_is_taken_as_it_is() -> None:
     data = load_site(_own("site_data"), 2, 3)
     assert data.train_x[0, 0] == 2
     assert data.description == {"sites": 3}
+
+
+def test_a_users_site_data_cannot_be_centred() -> None:
+    with pytest.raises(DataError, match="centre_rows=true would do nothing"):
+        load_site(_own("site_data", centre_rows=True), 2, 3)
+
+
+def test_a_users_arrays_are_centred_if_asked() -> None:
+    data = load_site(_own("classes", classes=3, centre_rows=True), 0, 2)
+    assert np.abs(data.train_x.mean(axis=1)).max() < 1e-6
+    assert "each row less its own mean" in str(data.description["normalisation"])
 
 
 def test_a_users_classes_are_split() -> None:

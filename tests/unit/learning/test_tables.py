@@ -187,6 +187,13 @@ def test_number_out_of_bounds_is_refused_with_its_line(tmp_path: Path) -> None:
     _refused(_one(tmp_path, rows), r"a.csv:42: age = 412 outside \[0, 100\]")
 
 
+def test_rows_are_centred_if_asked(tmp_path: Path) -> None:
+    plain = load_table(_two(tmp_path), 0, 2).train_x
+    found = load_table(replace(_two(tmp_path), centre_rows=True), 0, 2).train_x
+    assert np.allclose(found, plain - plain.mean(axis=1, keepdims=True), atol=1e-7)
+    assert np.abs(found - plain).max() > 0.1
+
+
 def test_clipped_cells_are_counted(tmp_path: Path) -> None:
     schema = SCHEMA.replace("[0, 100]}", "[0, 100], outside: clip}")
     path = _file(tmp_path, "a.csv", [*_rows(40), "p,412,f,no"])

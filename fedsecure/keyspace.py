@@ -7,8 +7,10 @@ an acquisition and a write follow one another, and the second sees what the firs
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from fedsecure.errors import StorageError
-from fedsecure.etcdgateway import JSON, Found, Gateway, below, found, put
+from fedsecure.errors import ConfigurationError, StorageError
+from fedsecure.etcdgateway import JSON, Found, Gateway, absent, below, found, get, put
+
+FORMAT = b"1"
 
 
 class Keys:
@@ -76,3 +78,27 @@ class Keys:
 def digits(term: int) -> bytes:
     """Return a term as it is stored: etcd compares bytes, so all are equally long."""
     return f"{term:020d}".encode()
+
+
+def bring_up(keys: Keys) -> None:
+    """Make the keys, or see that they are of this version.
+
+    Raises
+    ------
+    ConfigurationError
+        They are of another version.
+    """
+    key = f"{keys.prefix}format"
+    made, now = keys.transact(
+        "make its keys",
+        [absent(key)],
+        [put(key, FORMAT), put(keys.term, digits(0))],
+        [get(key)],
+    )
+    kept = FORMAT if made or key not in now else now[key].value
+    if kept != FORMAT:
+        raise ConfigurationError(
+            f"{keys.prefix} in {keys.gateway.cluster.shown} is of format "
+            f"{kept[:20].decode(errors='replace')}, this version knows "
+            f"{FORMAT.decode()}: upgrade it, or name another prefix"
+        )

@@ -77,14 +77,25 @@ WITH fence AS (
 )
 SELECT count(*) FROM fence
 """
-# A head that is not the expected one leaves the term as it was.
+# A head that is not the expected one leaves the term as it was. The round is closed
+# over the very set that is released, and was not skipped; only in an engine made anew
+# from the stores was it never opened.
 FIRST_HEAD = """
 WITH fence AS (
   SELECT term FROM lease WHERE term <= %(term)s FOR UPDATE
+), state AS (
+  SELECT FROM fence WHERE NOT EXISTS (
+    SELECT FROM journal AS j
+    WHERE (j.run, j.round, j.site) = (%(run)s, %(round)s, '') AND (j.step = 'skip'
+      OR (j.step = 'open' AND %(closed)s = ''::bytea)
+      OR (j.step = 'close' AND j.detail <> %(closed)s)))
+  AND (%(closed)s = ''::bytea OR EXISTS (
+    SELECT FROM journal AS j WHERE (j.run, j.round, j.site, j.step)
+      = (%(run)s, %(round)s, '', 'close')))
 ), moved AS (
   INSERT INTO head (run, round, sequence, manifest, term)
-  SELECT %(run)s, %(round)s, %(sequence)s, %(manifest)s, %(new_term)s FROM fence
-  ON CONFLICT DO NOTHING RETURNING run
+  SELECT %(run)s, %(round)s, %(sequence)s, %(manifest)s, %(new_term)s
+  FROM state ON CONFLICT DO NOTHING RETURNING run
 ), entry AS (
   INSERT INTO journal (run, round, step, site, operation, detail, term)
   SELECT %(run)s, %(round)s, %(step)s, %(site)s, %(operation)s, %(detail)s, %(term)s
@@ -97,10 +108,19 @@ SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 NEXT_HEAD = """
 WITH fence AS (
   SELECT term FROM lease WHERE term <= %(term)s FOR UPDATE
+), state AS (
+  SELECT FROM fence WHERE NOT EXISTS (
+    SELECT FROM journal AS j
+    WHERE (j.run, j.round, j.site) = (%(run)s, %(round)s, '') AND (j.step = 'skip'
+      OR (j.step = 'open' AND %(closed)s = ''::bytea)
+      OR (j.step = 'close' AND j.detail <> %(closed)s)))
+  AND (%(closed)s = ''::bytea OR EXISTS (
+    SELECT FROM journal AS j WHERE (j.run, j.round, j.site, j.step)
+      = (%(run)s, %(round)s, '', 'close')))
 ), moved AS (
   UPDATE head SET round = %(round)s, sequence = %(sequence)s,
     manifest = %(manifest)s, term = %(new_term)s
-  FROM fence WHERE head.run = %(run)s AND head.round = %(old_round)s
+  FROM state WHERE head.run = %(run)s AND head.round = %(old_round)s
     AND head.sequence = %(old_sequence)s AND head.manifest = %(old_manifest)s
     AND head.term = %(old_term)s RETURNING head.run
 ), entry AS (

@@ -286,7 +286,8 @@ class RoundDriver:
         head = leader.tools.vault.release(
             data, release, closed.root, leader.term, expected
         )
-        leader.tools.journal.advance(leader.term, expected, head)
+        same = close_entry(closed, "").detail
+        leader.tools.journal.advance(leader.term, expected, head, same)
         self._record("round.release", closed.round, release.digest().hex())
         self._letters.heads.keep()
 

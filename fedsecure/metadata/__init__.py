@@ -5,7 +5,7 @@ the term: holding a lease is never enough (Jepsen on etcd 3.4.3: locks are unsaf
 mutual exclusion).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -132,17 +132,27 @@ class Journal(Protocol):
         """Return the run's head; None before its first release."""
         ...
 
-    def advance(self, term: int, expected: Head | None, new: Head) -> None:
+    def advance(
+        self, term: int, expected: Head | None, new: Head, closed: bytes = b""
+    ) -> None:
         """Move the head and write its RELEASE entry, in one transaction.
 
         The RELEASE entry's detail is canonical JSON {"manifest": hex, "sequence": n}.
+
+        Parameters
+        ----------
+        closed : bytes
+            What the round's CLOSE row must say, byte for byte: nothing is released but
+            the sum over the closed set (RESILIENCE D4). Empty only where the round was
+            never opened, in an engine that was made anew from the stores.
 
         Raises
         ------
         StaleTerm
             A higher term was acquired.
         Conflict
-            The head is not `expected`.
+            The head is not `expected`; or the round was released or skipped before, is
+            not closed, or over another set.
         """
         ...
 
@@ -160,6 +170,26 @@ def release_entry(head: Head) -> JournalEntry:
     detail = canonical({"manifest": head.manifest.hex(), "sequence": head.sequence})
     operation = f"release-{head.run}-{head.round}-{head.manifest.hex()}"
     return JournalEntry(head.run, head.round, Step.RELEASE, "", operation, detail)
+
+
+def unready(head: Head, rows: Mapping[str, bytes], closed: bytes) -> str:
+    """Return why a round's head may not move; "" if it may.
+
+    Parameters
+    ----------
+    rows : mapping of str to bytes
+        Step -> detail, of the round's rows without a site.
+    closed : bytes
+        See `Journal.advance`.
+    """
+    where = f"round {head.round} of {head.run}"
+    if Step.RELEASE in rows:
+        return f"{where} was released before"
+    if Step.SKIP in rows:
+        return f"{where} was skipped"
+    if rows.get(Step.CLOSE, b"") != closed or (Step.OPEN in rows and not closed):
+        return f"{where} is not closed over the set that would be released"
+    return ""
 
 
 def distinct(entries: Sequence[JournalEntry]) -> list[JournalEntry]:

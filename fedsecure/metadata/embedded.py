@@ -35,6 +35,7 @@ from fedsecure.metadata import (
     distinct,
     release_entry,
     shown,
+    unready,
 )
 
 FORMAT = 1
@@ -260,7 +261,9 @@ class EmbeddedJournal:
         with _asked("read the head"):
             return _head(self._database.connection(), run)
 
-    def advance(self, term: int, expected: Head | None, new: Head) -> None:
+    def advance(
+        self, term: int, expected: Head | None, new: Head, closed: bytes = b""
+    ) -> None:
         """Move the head and write its RELEASE entry, if nobody else did."""
         entry = release_entry(new)
         with self._database.writing() as connection:
@@ -272,12 +275,14 @@ class EmbeddedJournal:
                 raise Conflict(
                     f"head of {new.run} is {shown(found)}, expected {shown(expected)}"
                 )
-            # A head moves once a round, whoever asks: as on a server.
-            if connection.execute(
-                "SELECT 1 FROM journal WHERE run = ? AND round = ? AND step = ?",
-                (entry.run, entry.round, str(entry.step)),
-            ).fetchone():
-                raise Conflict(f"round {new.round} of {new.run} was released before")
+            rows = connection.execute(
+                "SELECT step, detail FROM journal "
+                "WHERE run = ? AND round = ? AND site = ''",
+                (new.run, new.round),
+            )
+            bar = unready(new, dict(rows), closed)
+            if bar:
+                raise Conflict(bar)
             connection.execute(
                 "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?)",
                 (new.run, new.round, new.sequence, new.manifest, new.term),

@@ -29,7 +29,7 @@ from fedsecure.etcdgateway import (
     text,
 )
 from fedsecure.etcdtrial import try_out
-from fedsecure.keyspace import Keys, digits
+from fedsecure.keyspace import Keys, bring_up, digits
 from fedsecure.metadata import (
     Engine,
     Head,
@@ -42,7 +42,6 @@ from fedsecure.metadata import (
 )
 from fedsecure.trial import seconds
 
-FORMAT = b"1"
 TIMEOUT = 1.5
 MAX_SKEW = 5.0
 MAX_ENTRIES = 60  # etcd takes 128 operations in one transaction, an entry is two
@@ -211,7 +210,9 @@ class EtcdJournal:
         _, now = self._keys.transact("read the head", [], [get(key)])
         return _head(now[key]) if key in now else None
 
-    def advance(self, term: int, expected: Head | None, new: Head) -> None:
+    def advance(
+        self, term: int, expected: Head | None, new: Head, closed: bytes = b""
+    ) -> None:
         """Move the head and write its RELEASE entry, if nobody else did.
 
         Raises
@@ -224,7 +225,7 @@ class EtcdJournal:
         where = absent(key) if expected is None else holds(key, _value(expected))
         won, now = keys.transact(
             "move the head",
-            [keys.fence(term), where, *self._new(entry)],
+            [keys.fence(term), where, *self._new(entry), *self._state(new, closed)],
             [put(key, _value(new)), *self._puts(entry, 0), keys.raised(term)],
             [get(key), get(keys.term)],
         )
@@ -235,9 +236,22 @@ class EtcdJournal:
         if head != new:
             raise Conflict(
                 f"head of {new.run} is {shown(head)}, expected {shown(expected)}, or "
-                f"round {new.round} was released before"
+                f"round {new.round} was released or skipped before, or is not closed "
+                "over the set that would be released"
             )
         self.append(term, [])  # a repeat under a higher term raises it
+
+    def _state(self, new: Head, closed: bytes) -> list[JSON]:
+        """Return the comparisons that hold while a round's state lets its head move."""
+        keys, steps = self._keys, (Step.OPEN, Step.CLOSE, Step.SKIP)
+        opened, close, skip = (keys.place(new.run, new.round, s, "") for s in steps)
+        if not closed:
+            return [absent(opened), absent(close), absent(skip)]
+        # Its value holds more than the detail: it is read, and compared whole.
+        now = keys.transact("read the CLOSE row", [], [get(close)])[1]
+        if close not in now or self._entry(new.run, now[close])[1].detail != closed:
+            return [absent(keys.term)]  # holds never: the answer says what is wrong
+        return [holds(close, now[close].value), absent(skip)]
 
     def _keys_of(self, entry: JournalEntry) -> tuple[str, str]:
         place = self._keys.place(entry.run, entry.round, entry.step, entry.site)
@@ -331,25 +345,8 @@ def create(settings: Mapping[str, object]) -> Engine:
     if settings.get("trial") is not False:
         try_out(gateway, prefix, max_skew)
     keys = Keys(gateway, prefix)
-    _bring_up(keys)
+    bring_up(keys)
     return Engine(EtcdLeases(keys), EtcdJournal(keys))
-
-
-def _bring_up(keys: Keys) -> None:
-    key = f"{keys.prefix}format"
-    made, now = keys.transact(
-        "make its keys",
-        [absent(key)],
-        [put(key, FORMAT), put(keys.term, digits(0))],
-        [get(key)],
-    )
-    kept = FORMAT if made or key not in now else now[key].value
-    if kept != FORMAT:
-        raise ConfigurationError(
-            f"{keys.prefix} in {keys.gateway.cluster.shown} is of format "
-            f"{kept[:20].decode(errors='replace')}, this version knows "
-            f"{FORMAT.decode()}: upgrade it, or name another prefix"
-        )
 
 
 def _check_size(entries: Sequence[JournalEntry]) -> None:

@@ -121,7 +121,9 @@ class PostgresqlJournal:
         run_, number, sequence, manifest, term = rows[0]
         return Head(run_, number, sequence, bytes(manifest), term)
 
-    def advance(self, term: int, expected: Head | None, new: Head) -> None:
+    def advance(
+        self, term: int, expected: Head | None, new: Head, closed: bytes = b""
+    ) -> None:
         """Move the head and write its RELEASE entry, if nobody else did.
 
         Raises
@@ -130,7 +132,7 @@ class PostgresqlJournal:
             No answer: advance to the same head again, that is no second release.
         """
         statement = tables.FIRST_HEAD if expected is None else tables.NEXT_HEAD
-        given = _heads(term, expected, new)
+        given = {**_heads(term, expected, new), "closed": closed}
         fenced, moved = 1, 0
         # A RELEASE entry that is there without its head is not ours.
         with contextlib.suppress(AlreadyExists):
@@ -144,7 +146,8 @@ class PostgresqlJournal:
         if found != new:
             raise Conflict(
                 f"head of {new.run} is {shown(found)}, expected {shown(expected)}, or "
-                f"round {new.round} was released before"
+                f"round {new.round} was released or skipped before, or is not closed "
+                "over the set that would be released"
             )
         self.append(term, [])  # a repeat under a higher term raises it
 

@@ -491,6 +491,85 @@ def test_second_release_of_one_round_is_a_conflict(
     assert one.journal.head("run") == HEAD
 
 
+CLOSE = JournalEntry("run", 1, Step.CLOSE, "", "op-close", b'{"root":"aa"}')
+SKIP = JournalEntry("run", 1, Step.SKIP, "", "op-skip", b"{}")
+
+
+@pytest.mark.parametrize("closed", [b"", CLOSE.detail])
+def test_head_of_a_round_that_is_open_does_not_move(
+    member: Callable[[], Engine], closed: bytes
+) -> None:
+    one = member()
+    one.journal.append(1, [OPEN, UPDATE])
+    with pytest.raises(Conflict, match="not closed over the set"):
+        one.journal.advance(1, None, HEAD, closed)
+    assert one.journal.head("run") is None
+    assert list(one.journal.entries("run", 0)) == [OPEN, UPDATE]
+
+
+@pytest.mark.parametrize("closed", [b"", b'{"root":"ab"}', CLOSE.detail + b" "])
+def test_head_does_not_move_over_another_set_than_the_closed_one(
+    member: Callable[[], Engine], closed: bytes
+) -> None:
+    one = member()
+    one.journal.append(1, [OPEN, CLOSE])
+    with pytest.raises(Conflict, match="not closed over the set"):
+        one.journal.advance(1, None, HEAD, closed)
+    assert one.journal.head("run") is None
+
+
+def test_head_moves_over_the_closed_set_whoever_closed_it(
+    member: Callable[[], Engine],
+) -> None:
+    one, two = member(), member()
+    one.journal.append(1, [OPEN, UPDATE])
+    one.journal.append(1, [CLOSE])
+    two.journal.advance(2, None, HEAD, CLOSE.detail)
+    assert one.journal.head("run") == HEAD
+
+
+def test_second_head_moves_over_its_own_rounds_set(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(1, [OPEN, CLOSE])
+    one.journal.advance(1, None, HEAD, CLOSE.detail)
+    other = replace(CLOSE, round=2, operation="op-2", detail=b'{"root":"bb"}')
+    one.journal.append(1, [replace(OPEN, round=2, operation="op-3"), other])
+    with pytest.raises(Conflict, match="not closed over the set"):
+        one.journal.advance(1, HEAD, NEXT, CLOSE.detail)
+    one.journal.advance(1, HEAD, NEXT, other.detail)
+    assert one.journal.head("run") == NEXT
+
+
+def test_head_of_a_skipped_round_does_not_move(member: Callable[[], Engine]) -> None:
+    one = member()
+    one.journal.append(1, [OPEN, CLOSE, SKIP])
+    with pytest.raises(Conflict, match="skipped"):
+        one.journal.advance(1, None, HEAD, CLOSE.detail)
+    assert one.journal.head("run") is None
+
+
+def test_stale_term_is_said_before_a_set_that_is_not_closed(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(2, [OPEN])
+    with pytest.raises(StaleTerm):
+        one.journal.advance(1, None, HEAD, CLOSE.detail)
+
+
+def test_repeated_advance_is_done_whatever_it_says_was_closed(
+    member: Callable[[], Engine],
+) -> None:
+    one = member()
+    one.journal.append(1, [OPEN, CLOSE])
+    one.journal.advance(1, None, HEAD, CLOSE.detail)
+    one.journal.advance(1, None, HEAD, b"[]")
+    assert one.journal.head("run") == HEAD
+    assert len(list(one.journal.entries("run", 0))) == 3
+
+
 def test_runs_have_their_own_heads(member: Callable[[], Engine]) -> None:
     one = member()
     one.journal.advance(1, None, HEAD)

@@ -165,7 +165,9 @@ class FusedJournal:
     def head(self, run: str) -> Head | None:
         return self._journal.head(run)
 
-    def advance(self, term: int, expected: Head | None, new: Head) -> None:
+    def advance(
+        self, term: int, expected: Head | None, new: Head, closed: bytes = b""
+    ) -> None:
         self._fuse.ready()
-        self._journal.advance(term, expected, new)
+        self._journal.advance(term, expected, new, closed)
         self._fuse.burn("head")

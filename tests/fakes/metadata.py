@@ -15,6 +15,7 @@ from fedsecure.metadata import (
     Lease,
     distinct,
     release_entry,
+    unready,
 )
 from tests.fakes.clock import FakeClock
 
@@ -104,7 +105,9 @@ class FakeJournal:
         self._state.ask()
         return self._state.heads.get(run)
 
-    def advance(self, term: int, expected: Head | None, new: Head) -> None:
+    def advance(
+        self, term: int, expected: Head | None, new: Head, closed: bytes = b""
+    ) -> None:
         with self._state.turn:
             self._compare(term)
             found = self._state.heads.get(new.run)
@@ -113,10 +116,12 @@ class FakeJournal:
                 return
             if found != expected:
                 raise Conflict(f"head of {new.run} is {found}")
-            entry = release_entry(new)
-            place = (entry.run, entry.round, entry.step)
-            if any((e.run, e.round, e.step) == place for e in self._state.entries):
-                raise Conflict(f"round {new.round} of {new.run} was released before")
+            place = (new.run, new.round, "")
+            known = self._state.entries
+            mine = [e for e in known if (e.run, e.round, e.site) == place]
+            bar = unready(new, {e.step: e.detail for e in mine}, closed)
+            if bar:
+                raise Conflict(bar)
             self.append(term, [release_entry(new)])
             self._state.heads[new.run] = new
 

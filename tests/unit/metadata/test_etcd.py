@@ -15,7 +15,7 @@ from fedsecure.errors import (
     StorageError,
 )
 from fedsecure.etcdgateway import Gateway, find_cluster
-from fedsecure.keyspace import Keys, digits
+from fedsecure.keyspace import Keys, bring_up, digits
 from fedsecure.metadata import Engine, Head, JournalEntry, Step
 from tests.fakes.keeper import Keeper
 from tests.fakes.member import Member, member
@@ -41,7 +41,7 @@ def node(keeper: Keeper) -> Iterator[Member]:
 def engine(node: Member) -> Engine:
     """Return an engine over the keeper, past the trial (tests/unit/test_etcdtrial)."""
     keys = Keys(Gateway(find_cluster({"endpoints": [node.endpoint]}, 0.5)), "/p/")
-    plug._bring_up(keys)
+    bring_up(keys)
     return Engine(plug.EtcdLeases(keys), plug.EtcdJournal(keys))
 
 
@@ -66,14 +66,14 @@ def test_engine_without_endpoints_is_refused() -> None:
 def test_keys_of_another_format_are_refused(keeper: Keeper, engine: Engine) -> None:
     keeper.kept[b"/p/format"] = (b"2", 1, "0")
     with pytest.raises(ConfigurationError, match="of format 2, this version knows 1"):
-        plug._bring_up(engine.leases._keys)  # type: ignore[attr-defined]
+        bring_up(engine.leases._keys)  # type: ignore[attr-defined]
 
 
 def test_second_member_makes_no_second_set_of_keys(
     keeper: Keeper, engine: Engine
 ) -> None:
     engine.journal.append(7, [])
-    plug._bring_up(engine.leases._keys)  # type: ignore[attr-defined]
+    bring_up(engine.leases._keys)  # type: ignore[attr-defined]
     assert keeper.kept[b"/p/term"][0] == digits(7)
 
 
@@ -252,7 +252,7 @@ def test_value_that_is_no_lease_is_a_storage_error(
 def test_every_write_compares_and_keeps_the_term(engine: Engine, node: Member) -> None:
     node.asked.clear()
     engine.journal.append(4, [ENTRY])
-    engine.journal.advance(4, None, HEAD)
+    engine.journal.advance(4, None, replace(HEAD, round=2))
     fence = engine.journal._keys.fence(4)  # type: ignore[attr-defined]
     raised = engine.journal._keys.raised(4)  # type: ignore[attr-defined]
     bodies = _bodies(node, TXN)

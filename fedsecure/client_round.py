@@ -5,7 +5,6 @@ re-ordered without reading PRIVACY.md section 10 and RESILIENCE.md section 7: wh
 be durable before the next step is written before the next step.
 """
 
-import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from fedsecure import parts
+from fedsecure.client_charges import Charges
 from fedsecure.client_masks import ClientMasks
 from fedsecure.client_quantiser import residual, round_quantiser
 from fedsecure.client_run import ClientRun, ClientRuns, Gate, Identity, Peers
@@ -33,7 +33,6 @@ from fedsecure.envelope import (
 from fedsecure.errors import (
     FedsecureError,
     InputConflict,
-    PolicyRefused,
     ReleaseMissing,
     StaleTerm,
     VerificationError,
@@ -106,7 +105,6 @@ class ClientRound:
         self._peers = peers
         self._gate = gate
         self._ledger = ledger
-        self._budgets = budgets
         self._max_bytes = max_bytes
         self._runs = ClientRuns(
             me, peers, gate, ledger, store, random, max_bytes=max_bytes
@@ -114,6 +112,7 @@ class ClientRound:
         self._term = max((r.term for r in ledger.records()), default=0)
         self._sums = OneSum(me.site, ledger)
         self._witness = Witness(me, peers, ledger, budgets)
+        self._charges = Charges(budgets, self._witness)
         self._masks = ClientMasks(me, peers, self._sums, random)
 
     def close(self) -> None:
@@ -181,7 +180,7 @@ class ClientRound:
         after = parts.count(request.header, "after")
         layout, model = self._model_after(run, request.header)
         run.keys.of(round_id.number)  # before anything is paid for
-        reservation = self._reserve(run.plan, round_id, layout, rows)
+        reservation = self._charges.training(run.plan, round_id, layout, rows)
         return Admitted(round_id, run, after, layout, model, given, reservation)
 
     def _same_input(self, known: Kept, given: bytes) -> Kept:
@@ -207,24 +206,6 @@ class ClientRound:
         if _digest(header, "input") != ours:
             raise InputConflict(f"another release of round {after} was opened here")
         return layout, model
-
-    def _reserve(
-        self, plan: RunPlan, round_id: RoundId, layout: Layout, rows: int
-    ) -> Reservation | None:
-        if plan.privacy is None:
-            return None
-        self._witness.require()
-        plan.privacy.check_rows(rows)
-        event = plan.event(layout.num_parameters)
-        return self._budget(plan).reserve(
-            round_id, plan.digest, event, plan.privacy.mode.unit
-        )
-
-    def _budget(self, plan: RunPlan) -> Budget:
-        budget = self._budgets.get(plan.dataset)
-        if budget is None:
-            raise PolicyRefused(f"data set {plan.dataset!r} has no budget at this site")
-        return budget
 
     # --- protect --------------------------------------------------------------------
 
@@ -268,10 +249,7 @@ class ClientRound:
 
         pieces = itertools.chain(sealed.chunks(), behind)
         kept = run.shelf.keep_answer(admitted.round.number, pieces, seal)
-        if admitted.reservation is not None:
-            # The head names the body by its digest: one hash stands for both.
-            digest = hashlib.sha256(kept.head.to_bytes()).digest()
-            self._budget(plan).commit(admitted.reservation, digest)
+        self._charges.settle(plan, admitted.reservation, kept)
         return kept
 
     # --- recover --------------------------------------------------------------------

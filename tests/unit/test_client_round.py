@@ -194,7 +194,7 @@ def test_exhausted_budget_refuses_before_training() -> None:
 
 def test_data_set_without_a_budget_is_refused(desk: Desk) -> None:
     half = desk.site.half()
-    half._budgets = {}
+    half._charges._budgets = {}
     desk.refused("policy", desk.letter())
 
 

@@ -250,7 +250,7 @@ def test_reservation_with_an_answer_is_committed_and_without_is_void(
     kits: Path, tmp_path: Path
 ) -> None:
     half, store = build(kits, tmp_path), FlakyStore()
-    budget = half._budgets["data"]
+    budget = half._charges._budgets["data"]
     event = PrivacyEvent("poisson_gaussian", 1.0, 0.1, 1)
     for number in (1, 2):
         budget.reserve(RoundId("run-1", number), b"p" * 32, event)
@@ -273,7 +273,7 @@ def test_history_is_epsilon_after_each_round_of_the_run(
     half = build(kits, tmp_path)
     event = PrivacyEvent("poisson_gaussian", 1.0, 0.1, 1)
     for run, number in (("run-1", 1), ("other", 1), ("run-1", 2)):
-        half._budgets["data"].reserve(RoundId(run, number), b"p" * 32, event)
+        half._charges._budgets["data"].reserve(RoundId(run, number), b"p" * 32, event)
     half.close()
     history = privacy_history(tmp_path, PLAN)
     assert len(history) == 2
@@ -286,7 +286,7 @@ def test_history_of_discrete_noise_is_valued_by_the_bound_that_holds_for_it(
     half = build(kits, tmp_path)
     event = PrivacyEvent.of_shares(30.0, 1.0, 1, 4, 50.0, 650)
     for number in (1, 2):
-        half._budgets["data"].reserve(RoundId("run-1", number), b"p" * 32, event)
+        half._charges._budgets["data"].reserve(RoundId("run-1", number), b"p" * 32, event)
     half.close()
     delta = float(str(PLAN["privacy"]["delta"]))  # type: ignore[index,call-overload]
     expected = [

@@ -16,12 +16,19 @@ from pathlib import Path
 from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import read_config, read_terms
-from fedsecure.assembly.places import open_stores
+from fedsecure.assembly.places import open_engine, open_stores
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import SystemClock
 from fedsecure.daemons.opened_kit import open_kit
+from fedsecure.daemons.seat import Seat
 from fedsecure.daemons.shutdown import on_stop, run_main
-from fedsecure.daemons.supervisor import Backoff, Child, named, require_running
+from fedsecure.daemons.supervisor import (
+    Backoff,
+    Child,
+    named,
+    require_running,
+    wait_for_end,
+)
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import (
     ConfigurationError,
@@ -31,6 +38,7 @@ from fedsecure.errors import (
 from fedsecure.flower import commands
 from fedsecure.flower.bundle import make_bundle
 from fedsecure.flower.link import Control
+from fedsecure.metadata import LeaseBoard
 from fedsecure.monitor.observer import JsonLines
 from fedsecure.provision.ca import check_certificate
 
@@ -70,8 +78,10 @@ class AggregatorDaemon:
         self._kit = kit
         self._config = read_config(kit)
         self._terms = read_terms(self._config, kit.roster)
-        host, _, port = kit.roster.members[kit.name].address.rpartition(":")
+        address = kit.roster.members[kit.name].address
+        host, _, port = address.rpartition(":")
         self._host, self._port = host, int(port)
+        self._seat = Seat(self._board, kit.name, address)
         self._root = (kit.path / "ca.crt").read_bytes()
         self._log = kit.state / "superlink.log"
         clock = SystemClock()
@@ -92,8 +102,22 @@ class AggregatorDaemon:
                 self._observer.note("restart", {"reason": str(bad)})
             finally:
                 child.end()
+                self._vacate()
             stop.wait(backoff.wait())
         return 0
+
+    def _board(self) -> LeaseBoard:
+        return open_engine(self._config, look=True).leases
+
+    def _vacate(self) -> None:
+        """Give up what a ServerApp that is dead cannot: others lead at once.
+
+        Not with the embedded engine: there the kernel has freed the lock already.
+        """
+        if self._config.engine.name != "embedded":
+            lease = self._seat.vacate()
+            if lease is not None:
+                self._observer.note("vacated", {"term": lease.term})
 
     def _check(self) -> None:
         """Refuse to start on what would fail later: certificate, port, stores."""
@@ -115,6 +139,8 @@ class AggregatorDaemon:
                 bundle = make_bundle(Path(folder))
             run = control.start_run(bundle, {"kit": str(self._kit.path)})
             self._observer.note("started", {"run": run})
+            if self._config.engine.name != "embedded":
+                self._seat.prepare()
             return self._watch(child, control, run, stop)
 
     def _connect(self, child: Child, stop: threading.Event) -> Control | None:
@@ -134,12 +160,15 @@ class AggregatorDaemon:
         self, child: Child, control: Control, run: int, stop: threading.Event
     ) -> bool:
         """Return True once the run is complete; ProcessFailed if anything died."""
-        seen, gone_since, asked = False, 0.0, 0.0
+        seen, gone_since, asked = list[int](), 0.0, 0.0
         while not stop.is_set():
             require_running(child, self._log)
             now = self._clock.now()
-            alive = bool(named(child.pid, "flwr-serverapp"))
-            seen = seen or alive
+            alive = named(child.pid, "flwr-serverapp")
+            seen = alive or seen
+            # One that is nobody's child any more may live on: proved dead, or not yet.
+            if seen and not gone_since and all(wait_for_end([p], 0.0) for p in seen):
+                self._vacate()
             gone_since = 0.0 if alive or not seen else gone_since or now
             if gone_since or now - asked > _ASK:
                 asked = now
@@ -148,7 +177,7 @@ class AggregatorDaemon:
             # A ServerApp that ended well is gone a moment before its run says so.
             if gone_since and now - gone_since > _LINGER:
                 raise ProcessFailed("the ServerApp died")
-            stop.wait(_LOOK)
+            wait_for_end([child.pid, *alive], _LOOK)
         return True
 
     def _status(self, control: Control, run: int) -> str:

@@ -192,6 +192,28 @@ def require_running(child: Child, log_path: Path) -> None:
         raise ProcessFailed(f"{child.name} ended with status {status}; see {log_path}")
 
 
+def wait_for_end(pids: Sequence[int], seconds: float) -> bool:
+    """Wait until one of some processes has ended, reaped or not, or for `seconds`.
+
+    Returns
+    -------
+    bool
+        Whether one has; at once, not at the next look.
+    """
+    watch, opened = select.poll(), []
+    try:
+        for pid in pids:
+            try:
+                opened.append(os.pidfd_open(pid))
+            except OSError:
+                return True
+            watch.register(opened[-1], select.POLLIN)
+        return bool(watch.poll(1000 * max(seconds, 0.0)))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
 def run_to_end(
     name: str, command: Sequence[str], log_path: Path, seconds: float = 30.0
 ) -> None:

@@ -16,6 +16,7 @@ from fedsecure.daemons.supervisor import (
     descendants,
     named,
     require_running,
+    wait_for_end,
 )
 from fedsecure.errors import ProcessFailed
 
@@ -329,3 +330,21 @@ def test_a_moment_is_reached_when_the_wait_is_over() -> None:
     assert not backoff.reached(due)
     watch.time += 1.0
     assert backoff.reached(due)
+
+
+def test_end_of_one_of_several_is_seen_at_once(
+    children: list[Child], tmp_path: Path
+) -> None:
+    lives, dies = (start(children, tmp_path, SLEEP) for _ in range(2))
+    pids = [lives.pid, dies.pid]
+    assert not wait_for_end(pids, 0.0)
+    os.kill(dies.pid, signal.SIGKILL)
+    assert wait_for_end(pids, 10.0)
+    assert lives.ended() is None
+
+
+def test_process_that_is_gone_has_ended(children: list[Child], tmp_path: Path) -> None:
+    child = start(children, tmp_path, SLEEP)
+    pid = child.pid
+    child.kill()
+    assert wait_for_end([pid], 10.0)

@@ -106,6 +106,27 @@ def lost(standing: Standing) -> Standing:
     return Standing(standing.name)
 
 
+def ended(standing: Standing, now: float) -> str:
+    """Return why a holder may not act any more by its own clock; "" while it may.
+
+    A clock that went back says nothing about when the lease ends, so it ends at once: a
+    holder that believed it would lead for as long as the clock went back.
+
+    Parameters
+    ----------
+    standing : Standing
+        With a lease.
+    now : float
+        Seconds of the monotonic clock.
+    """
+    if now < standing.renewed:
+        back = standing.renewed - now
+        return f"has no known end: the clock went back {back:.2f} s"
+    if now >= standing.valid_until:
+        return f"ended {now - standing.valid_until:.2f} s ago, not renewed"
+    return ""
+
+
 def check_ttl(ttl: float) -> float:
     """Return `ttl` if it leaves time for two renewals.
 
@@ -139,11 +160,8 @@ def _as_leader(
     *,
     healthy: bool,
 ) -> Decision:
-    if now >= standing.valid_until:
-        late = now - standing.valid_until
-        return Decision(
-            Act.STEP_DOWN, f"term {lease.term} ended {late:.2f} s ago, not renewed"
-        )
+    if why := ended(standing, now):
+        return Decision(Act.STEP_DOWN, f"term {lease.term} {why}")
     if observed is not None and observed.term > lease.term:
         return Decision(
             Act.STEP_DOWN, f"{observed.holder} leads with term {observed.term}"

@@ -127,8 +127,9 @@ class Heartbeat:
             self._look = _Look(beat, now)
             return
         # One look counts for a quarter of the ttl at most: a watcher that was stopped
-        # itself, or a machine that slept, has not seen the holder hang.
-        still = last.still + min(now - last.when, ttl / 4)
+        # itself, or a machine that slept, has not seen the holder hang. A clock that
+        # went back counts nothing: it must not take away what was seen.
+        still = last.still + min(max(now - last.when, 0.0), ttl / 4)
         self._look = _Look(beat, now, still)
         if still > ttl:
             pid, started, _ = _BEAT.unpack(beat)

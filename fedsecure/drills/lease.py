@@ -23,6 +23,8 @@ Kept = tuple[str, int]
 TTL = 3.0
 _LOOK = 0.02
 _LIMIT = 60.0
+_LIE = 600.0
+"""Seconds between two clocks of one machine that no delay explains."""
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Cast:
     begun: float
     children: dict[str, Child] = field(default_factory=dict)
     notes: list[tuple[float, str]] = field(default_factory=list)
+    heard: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def start(
         self,
@@ -55,8 +58,40 @@ class Cast:
         self.children[part.name] = Child(part.name, command, told, log)
 
     def lines(self, name: str) -> list[Line]:
-        """Return what a member said so far."""
-        return lines_of(self._log(name).read_text(encoding="utf-8", errors="replace"))
+        """Return what a member said so far, and note when it was heard."""
+        text = self._log(name).read_text(encoding="utf-8", errors="replace")
+        lines = lines_of(text)
+        for number in range(len(lines)):
+            self.heard.setdefault((name, number), self.clock.now())
+        return lines
+
+    def leader(self) -> tuple[str, int] | None:
+        """Return who led last and has not said that it is over, and its term."""
+        said = [
+            (int(line["term"]), name, str(line["event"]))
+            for name in self.children
+            for line in self.lines(name)
+            if line["event"] in {"leads", "over"}
+        ]
+        over = {(term, name) for term, name, event in said if event == "over"}
+        led = [
+            (term, name)
+            for term, name, event in said
+            if event == "leads" and (term, name) not in over
+        ]
+        return (max(led)[1], max(led)[0]) if led else None
+
+    def newest_write(self) -> int:
+        """Return the highest term under which a member wrote; 0 if none did."""
+        return max(
+            (
+                int(line["term"])
+                for name in self.children
+                for line in self.lines(name)
+                if line["event"] == "wrote"
+            ),
+            default=0,
+        )
 
     def until(self, what: str, ready: Callable[[], bool]) -> float:
         """Wait for something; return when it was seen.
@@ -155,8 +190,8 @@ def shown(
     lines = [(at, f"DRILL: {text}") for at, text in cast.notes]
     for name in cast.children:
         lines += [
-            (float(line["now"]), f"{name}: {line['event']} term {line['term']}")
-            for line in cast.lines(name)
+            (_moment(line, cast.heard[name, number]), _sentence(name, line))
+            for number, line in enumerate(cast.lines(name))
             if line["event"] != "wrote"
         ]
     rows: list[JSON] = [
@@ -175,3 +210,14 @@ def shown(
         "promises": [*promises],
         "timeline": rows,
     }
+
+
+def _moment(line: Line, heard: float) -> float:
+    """Return when a line was said: by its own clock, unless that was made to lie."""
+    said = float(line["now"])
+    return said if abs(said - heard) < _LIE else heard
+
+
+def _sentence(name: str, line: Line) -> str:
+    text = f"{name}: {line['event']} term {line['term']}"
+    return f"{text}: {line['reason']}" if line.get("reason") else text

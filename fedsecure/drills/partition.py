@@ -107,8 +107,8 @@ def _cuts(
     promises: list[str] = []
     longest: float | None = None
     for how, chains in _CHAINS.items():
-        cast.until("a leader", lambda: _leader(cast, names) is not None)
-        leader, term = _leader(cast, names) or ("", 0)
+        cast.until("a leader", lambda: cast.leader() is not None)
+        leader, term = cast.leader() or ("", 0)
         other = next(name for name in names if name != leader)
         cast.until("its writes", partial(cast.says, leader, "wrote", term - 1))
         begun = cast.note(f"{leader} is cut off, {how}")
@@ -125,19 +125,6 @@ def _cuts(
         cast.until("writes", partial(cast.says, other, "wrote", term))
         cast.clock.sleep(TTL)
     return promises, longest
-
-
-def _leader(cast: Cast, names: Sequence[str]) -> tuple[str, int] | None:
-    """Return who led last and has not said that it is over."""
-    said = [
-        (int(line["term"]), name, str(line["event"]))
-        for name in names
-        for line in cast.lines(name)
-        if line["event"] in {"leads", "over"}
-    ]
-    over = {(term, name) for term, name, event in said if event == "over"}
-    led = [(t, n) for t, n, event in said if event == "leads" and (t, n) not in over]
-    return (max(led)[1], max(led)[0]) if led else None
 
 
 def _part(name: str, address: str) -> Part:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedsecure.clock import Clock
-from fedsecure.election import Act, Standing, decide, granted, lost
+from fedsecure.election import Act, Standing, decide, ended, granted, lost
 from fedsecure.errors import LeaseLost, StorageError
 from fedsecure.flower.leader import Wish
 from fedsecure.metadata import Lease, LeaseBoard
@@ -75,12 +75,14 @@ class Campaign:
         self._healthy = healthy
         self._operator = operator
         self._yields_until = 0.0
+        self._yields_for = _YIELD_TTLS * ttl
         self._poll = poll
         self._standing = Standing(name)
         self._leads = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="campaign", daemon=True)
         self._last_reason = ""
+        self._over = ""
         self._floor = 0
 
     def start(self) -> None:
@@ -114,9 +116,9 @@ class Campaign:
         """
         standing = self._standing
         if standing.lease is None or standing.lease.term != term:
-            raise LeaseLost(f"term {term} is over")
-        if self._clock.now() >= standing.valid_until:
-            raise LeaseLost(f"term {term} ended before it could be renewed")
+            raise LeaseLost(f"term {term} is over{self._over}")
+        if why := ended(standing, self._clock.now()):
+            raise LeaseLost(f"term {term} {why}")
 
     def step_down(self, floor: int = 0) -> None:
         """Drop leadership at once; the board is told so that nobody waits.
@@ -162,14 +164,17 @@ class Campaign:
         if decision.reason != self._last_reason and decision.act != Act.RENEW:
             log.info("%s: %s", decision.act, decision.reason)
             self._last_reason = decision.reason
+        if decision.act == Act.STEP_DOWN:
+            self._over = f": {decision.reason}"
         self._act(decision.act, standing)
 
     def _yielding(self) -> bool:
         """Return whether others come first: from a hand-over on, for some leases."""
         if self._operator is not None and self._operator.handover.wanted():
-            self._yields_until = self._clock.now() + _YIELD_TTLS * self._ttl
+            self._yields_until = self._clock.now() + self._yields_for
             self._operator.handover.granted()
-        return self._clock.now() < self._yields_until
+        # Not for longer than that either, should the clock go back.
+        return 0 < self._yields_until - self._clock.now() <= self._yields_for
 
     def _act(self, act: Act, standing: Standing) -> None:
         sent = self._clock.now()
@@ -177,6 +182,7 @@ class Campaign:
             lease = self._acquire(standing.name)
             if lease is not None:
                 self._standing = granted(standing, lease, sent)
+                self._over = ""
                 self._leads.set()
         elif act == Act.RENEW and standing.lease is not None:
             renewed = self._board.renew(standing.lease)

@@ -1,6 +1,8 @@
 """Who should lead: one fact a test, no clock, no engine."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedsecure.election import (
     MARGIN,
@@ -9,6 +11,7 @@ from fedsecure.election import (
     Standing,
     check_ttl,
     decide,
+    ended,
     granted,
     lost,
 )
@@ -75,6 +78,21 @@ def test_leader_that_slept_steps_down_and_says_for_how_long() -> None:
     decision = decide(LEADS, None, 112.5, healthy=True, frozen=False)
     assert decision.act == Act.STEP_DOWN
     assert "term 4 ended 10.00 s ago" in decision.reason
+
+
+@given(st.floats(-1e6, 1e6))
+def test_a_clock_that_jumps_never_leaves_a_leader_in_doubt(jump: float) -> None:
+    """Either it may act, within its lease as the engine counts it, or it stops."""
+    now = LEADS.renewed + jump
+    stops = act(LEADS, None, now) == Act.STEP_DOWN
+    assert stops == bool(ended(LEADS, now))
+    assert stops == (not 0 <= now - LEADS.renewed < LEADS.valid_until - LEADS.renewed)
+
+
+def test_leader_whose_clock_went_back_says_by_how_much() -> None:
+    decision = decide(LEADS, None, 100.0 - 3600, healthy=True, frozen=False)
+    assert decision.act == Act.STEP_DOWN
+    assert "the clock went back 3600.00 s" in decision.reason
 
 
 def test_leader_steps_down_for_a_higher_term() -> None:

@@ -71,6 +71,14 @@ def test_holder_that_is_still_there_is_ended_again(case: Case) -> None:
     assert len(case.ended) > 1
 
 
+def test_a_watchers_clock_that_went_back_hides_no_holder_that_hangs(case: Case) -> None:
+    assert case.holder.take()
+    case.watch_for(1.0)
+    case.clock.jump(-3600.0)
+    case.watch_for(TTL + 1.0)
+    assert len(case.ended) == 1
+
+
 def test_watcher_that_was_stopped_itself_ends_nobody(case: Case) -> None:
     # Or the machine slept: one long gap between two looks says nothing.
     assert case.holder.take()

@@ -86,10 +86,34 @@ def test_renewals_keep_the_lease(board: Board) -> None:
 def test_leader_that_does_not_renew_stops_before_the_other_begins(board: Board) -> None:
     turn(board.one)
     board.clock.jump(TTL * 0.9)
-    with pytest.raises(LeaseLost, match="before it could be renewed"):
+    with pytest.raises(LeaseLost, match=r"ended .* ago, not renewed"):
         board.one.check(1)
     turn(board.two)
     assert board.two.wait(0.0) is None  # still the board's: nobody leads
+
+
+def test_leader_whose_clock_went_back_may_not_act(board: Board) -> None:
+    turn(board.one)
+    board.clock.jump(-3600.0)
+    with pytest.raises(LeaseLost, match=r"the clock went back 3600\.00 s"):
+        board.one.check(1)
+
+
+def test_why_a_leadership_ended_is_said_to_who_asks_later(board: Board) -> None:
+    turn(board.one)
+    board.clock.jump(3600.0)
+    turn(board.one)
+    with pytest.raises(LeaseLost, match=r"term 1 is over: term 1 ended .* not renewed"):
+        board.one.check(1)
+
+
+def test_a_clock_that_went_back_does_not_prolong_a_hand_over(board: Board) -> None:
+    board.said["agg-1"].handover = True
+    turn(board.one)
+    assert board.one.wait(0.0) is None
+    board.clock.jump(-3600.0)
+    turn(board.one)
+    assert board.one.wait(0.0) is not None
 
 
 def test_standby_takes_over_when_the_lease_ran_out(board: Board) -> None:

@@ -17,6 +17,7 @@ from fedsecure import parts
 from fedsecure.client_charges import Charges
 from fedsecure.client_masks import ClientMasks
 from fedsecure.client_quantiser import residual, round_quantiser
+from fedsecure.client_report import Reports
 from fedsecure.client_run import ClientRun, ClientRuns, Gate, Identity, Peers
 from fedsecure.client_sum import opened_model
 from fedsecure.client_update import encrypt
@@ -64,7 +65,7 @@ class Admitted:
     layout: Layout
     model: Vector
     input_digest: bytes
-    reservation: Reservation | None
+    reservations: tuple[Reservation, ...]
 
 
 class ClientRound:
@@ -113,6 +114,7 @@ class ClientRound:
         self._sums = OneSum(me.site, ledger)
         self._witness = Witness(me, peers, ledger, budgets)
         self._charges = Charges(budgets, self._witness)
+        self._reports = Reports(me, self._charges, self._witness, random)
         self._masks = ClientMasks(me, peers, self._sums, random)
 
     def close(self) -> None:
@@ -180,8 +182,8 @@ class ClientRound:
         after = parts.count(request.header, "after")
         layout, model = self._model_after(run, request.header)
         run.keys.of(round_id.number)  # before anything is paid for
-        reservation = self._charges.training(run.plan, round_id, layout, rows)
-        return Admitted(round_id, run, after, layout, model, given, reservation)
+        paid = self._charges.training(run.plan, round_id, layout, rows)
+        return Admitted(round_id, run, after, layout, model, given, paid)
 
     def _same_input(self, known: Kept, given: bytes) -> Kept:
         if _digest(self._own(known), "input") != given:
@@ -242,14 +244,15 @@ class ClientRound:
         def seal(size: int, sha256: str) -> Head:
             header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
             header[HEADS] = self._witness.document()
-            if plan.metrics == "plain":
-                header["metrics"] = {**result.metrics, "saturated": sealed.saturated}
+            told = self._reports.of_round(plan, result.metrics, sealed.saturated)
+            if told is not None:
+                header["metrics"] = told
             scope = run.scope(admitted.round)
             return self._me.sign_head(Kind.UPDATE, scope, header, (size, sha256))
 
         pieces = itertools.chain(sealed.chunks(), behind)
         kept = run.shelf.keep_answer(admitted.round.number, pieces, seal)
-        self._charges.settle(plan, admitted.reservation, kept)
+        self._charges.settle(plan, admitted.reservations, kept)
         return kept
 
     # --- recover --------------------------------------------------------------------
@@ -310,18 +313,13 @@ class ClientRound:
 
     def _report(self, run: ClientRun, request: Verified, trainer: Trainer) -> Outgoing:
         """Evaluate the last model without training; metrics leave under the plan."""
-        layout, model = self._model_after(run, request.header)
-        metrics: dict[str, JSON] = {}
-        if run.plan.metrics == "plain":
-            round_id, settings = request.scope.round, run.plan.settings
-            task = TrainingTask(round_id, layout, model, settings, train=False)
-            metrics.update(trainer.run(task).metrics)
-        scope = run.scope(request.scope.round)
+        start = partial(self._model_after, run, request.header)
+        units = partial(_units, run.plan, trainer)
+        answer = self._reports.last(run, request, start, trainer, units)
         if request.scope.round.number > run.plan.rounds:
             run.keys.retire_all()
             residual(run).forget()
-        header: dict[str, JSON] = {"metrics": metrics, HEADS: self._witness.document()}
-        return self._small(Kind.REPORT, scope, header)
+        return answer
 
     def _own(self, kept: Kept) -> Mapping[str, JSON]:
         """Return the header of an own update; its body stays where it is."""

@@ -11,6 +11,7 @@ from fedsecure.accounting import PrivacyEvent
 from fedsecure.encoding import Profile
 from fedsecure.encryption import MAX_SITES, EncryptionPlan, read_encryption
 from fedsecure.errors import ConfigurationError
+from fedsecure.privacy.counts import RELEASES, CountsPlan, counts_of
 from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.quantiser import FixedPoint
@@ -59,7 +60,7 @@ class RunPlan:
     seed : int
         First model, and rounding and shuffling where privacy is off.
     metrics : str
-        "none" or "plain": whether loss and accuracy leave the site.
+        "none", "dp" or "plain": whether what a site measured leaves it, and how.
     settings : Mapping
         The sections model, train, privacy and seed, for the training code; and "grid",
         what shared noise is sized by, where it is.
@@ -72,6 +73,8 @@ class RunPlan:
         always with privacy on, where a count would leak (ENCRYPTION section 4).
     digest : bytes
         SHA-256 of the canonical document; 32 bytes.
+    counts : CountsPlan or None
+        What leaves where `metrics` is "dp": the section "counts", there only then.
     """
 
     federation: str
@@ -89,6 +92,7 @@ class RunPlan:
     encryption: EncryptionPlan
     max_rows: int
     digest: bytes
+    counts: CountsPlan | None = None
 
     @property
     def scheme(self) -> str:
@@ -162,7 +166,7 @@ def read_plan(document: Mapping[str, JSON]) -> RunPlan:
     ConfigurationError
         Unknown or missing field, or a value out of bounds.
     """
-    _same_fields(document, _FIELDS, "plan")
+    _same_fields(document, _FIELDS | ({"counts"} & set(document)), "plan")
     if document["format"] != FORMAT:
         raise ConfigurationError(f"plan format {document['format']}, read is {FORMAT}")
     sites, custodians = _names(document, "sites"), _names(document, "custodians")
@@ -194,12 +198,13 @@ def read_plan(document: Mapping[str, JSON]) -> RunPlan:
         custodians=custodians,
         min_contributors=least,
         seed=_count(document, "seed", 0, 2**53 - 1),
-        metrics=_choice(document, "metrics", ("none", "plain")),
+        metrics=_choice(document, "metrics", RELEASES),
         settings=settings,
         privacy=privacy,
         encryption=encryption,
         max_rows=_max_rows(document),
         digest=plan_digest(document),
+        counts=counts_of(document, privacy),
     )
 
 

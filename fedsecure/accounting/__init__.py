@@ -14,6 +14,9 @@ from typing import Protocol
 from fedsecure import registry
 
 GAUSSIAN, DISCRETE = "poisson_gaussian", "poisson_discrete_gaussian"
+COUNTS = "discrete_gaussian_counts"
+LEAST_COUNT_NOISE = 2.0
+"""Rows: least standard deviation that the house's sampler draws."""
 
 
 class Relation(StrEnum):
@@ -30,10 +33,13 @@ class PrivacyEvent:
     Attributes
     ----------
     kind : str
-        "poisson_gaussian" (continuous) or "poisson_discrete_gaussian".
+        "poisson_gaussian" (continuous), "poisson_discrete_gaussian", or
+        "discrete_gaussian_counts": counts of rows, each row in one of them, released by
+        one site with noise of its own.
     noise_multiplier : float
         Standard deviation of the noise over the sensitivity (the paper's sigma or z).
         Discrete: of all counted shares together, over the integer sensitivity D.
+        Counts: standard deviation in rows, for a row changes one count by one.
     sample_rate : float
         Poisson sampling probability q, in (0, 1].
     steps : int
@@ -78,6 +84,22 @@ class PrivacyEvent:
             DISCRETE, noise_multiplier, sample_rate, steps, shares, sigma, dimension
         )
 
+    @classmethod
+    def of_counts(cls, noise_multiplier: float, releases: int) -> "PrivacyEvent":
+        """Return the event of noisy counts, released so many times (docs/adr/0021)."""
+        return cls(COUNTS, noise_multiplier, 1.0, releases)
+
+    def is_counts(self) -> bool:
+        """Return whether these are noisy counts with sane numbers; none is sampled."""
+        lattice = (self.counted_shares, self.share_sigma, self.dimension)
+        return (
+            self.kind == COUNTS
+            and lattice == (0, 0, 0)
+            and self._is_sane()
+            and self.sample_rate == 1
+            and self.noise_multiplier >= LEAST_COUNT_NOISE
+        )
+
     def is_gaussian(self) -> bool:
         """Return whether this is a continuous Gaussian with sane numbers."""
         lattice = (self.counted_shares, self.share_sigma, self.dimension)
@@ -107,8 +129,11 @@ class PrivacyEvent:
         """Return the continuous Gaussian of the same multiplier.
 
         What `pld` says of it is printed as "nominal" beside the discrete bound. It is
-        no proven bound for the discrete noise: never enforce with it.
+        no proven bound for the discrete noise: never enforce with it. Counts stay what
+        they are: `pld` has a bound for them.
         """
+        if self.kind == COUNTS:
+            return self
         return PrivacyEvent(
             GAUSSIAN, self.noise_multiplier, self.sample_rate, self.steps
         )
@@ -221,7 +246,8 @@ def enforced_with(events: Iterable[PrivacyEvent]) -> str:
     """Return the plug that events are calibrated, enforced and reported with.
 
     `pld` where all noise is continuous, `rdp` as soon as some is discrete: only there
-    is it a proven bound (PRIVACY.md section 6).
+    is it a proven bound (PRIVACY.md section 6). Counts go with either: a row is in one
+    of them, so their noise is that of one dimension, where both are proven.
     """
     return "rdp" if any(event.kind == DISCRETE for event in events) else "pld"
 

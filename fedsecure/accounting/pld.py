@@ -1,24 +1,58 @@
 """Privacy loss distributions: what a run is calibrated and reported with.
 
 Pessimistic discretisation at 1e-4 (Koskela, Jalko, Honkela 2020; Doroshenko et al.
-2022), by dp-accounting. Knows the continuous Gaussian only: on the discrete one in d
-dimensions it is no proven bound (PRIVACY.md section 6).
+2022), by dp-accounting. Knows the continuous Gaussian, and counts: on the discrete one
+in d dimensions it is no proven bound (PRIVACY.md section 6), on counts, of which a row
+changes one, it is exact (docs/adr/0021).
 """
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 from dp_accounting import (
+    DpEvent,
     GaussianDpEvent,
     NeighboringRelation,
     PoissonSampledDpEvent,
     SelfComposedDpEvent,
 )
 from dp_accounting.pld import PLDAccountant
+from dp_accounting.pld.privacy_loss_distribution import (
+    from_discrete_gaussian_mechanism,
+)
 
 from fedsecure.accounting import DISCRETE, PrivacyEvent, Relation, Search
 from fedsecure.errors import ConfigurationError
 
 GRID = 1e-4
+
+
+@dataclass(frozen=True)
+class _CountsStep(DpEvent):  # type: ignore[misc]
+    """One release of counts, as dp-accounting's tree of events wants it."""
+
+    sigma: float
+
+
+class _Composer(PLDAccountant):  # type: ignore[misc]
+    """dp-accounting's accountant, taught one more event in the place meant for it."""
+
+    _pld: Any
+
+    def _maybe_compose(self, event: DpEvent, count: int, do_compose: bool) -> Any:
+        if not isinstance(event, _CountsStep):
+            return super()._maybe_compose(event, count, do_compose)
+        if do_compose:
+            # A row that is replaced leaves one count and enters another: two shifts of
+            # one, each under noise of its own.
+            replaced = self.neighboring_relation is NeighboringRelation.REPLACE_ONE
+            one = from_discrete_gaussian_mechanism(
+                event.sigma, 1, value_discretization_interval=GRID
+            )
+            times = 2 * count if replaced else count
+            self._pld = self._pld.compose(one.self_compose(times))
+        return None
 
 
 class _Pld:
@@ -27,14 +61,14 @@ class _Pld:
     def __init__(self, relation: Relation) -> None:
         # Under replace-one dp-accounting counts a Gaussian's shift as twice the clip
         # norm, which is what the engine's sum can move by.
-        self._inner = PLDAccountant(NeighboringRelation[relation.name], GRID)
+        self._inner = _Composer(NeighboringRelation[relation.name], GRID)
 
     def supports(self, event: PrivacyEvent) -> bool:
-        """Return whether this is a Poisson-sampled continuous Gaussian.
+        """Return whether this is a Poisson-sampled continuous Gaussian, or counts.
 
         The discrete one is refused: see `PrivacyEvent.nominal` for what may be shown.
         """
-        return event.is_gaussian()
+        return event.is_gaussian() or event.is_counts()
 
     def compose(self, event: PrivacyEvent) -> None:
         """Add one event.
@@ -48,9 +82,10 @@ class _Pld:
             raise ConfigurationError(
                 f"accounting=pld does not know {event}; {_advice(event)}"
             )
-        step = PoissonSampledDpEvent(
-            event.sample_rate, GaussianDpEvent(event.noise_multiplier)
-        )
+        step: DpEvent = _CountsStep(event.noise_multiplier)
+        if event.is_gaussian():
+            noise = GaussianDpEvent(event.noise_multiplier)
+            step = PoissonSampledDpEvent(event.sample_rate, noise)
         self._inner.compose(SelfComposedDpEvent(step, event.steps))
 
     def compose_search(self, search: Search) -> None:

@@ -70,13 +70,13 @@ class _Rdp:
         self._inner = _Composer(_ALL_ORDERS, NeighboringRelation[relation.name])
 
     def supports(self, event: PrivacyEvent) -> bool:
-        """Return whether this is a Poisson-sampled Gaussian under add-or-remove-one.
+        """Return whether this is a Gaussian, or counts, under add-or-remove-one.
 
         Replace-one is refused altogether: dp-accounting's RDP charges a Gaussian there
         for a shift of one clip norm where its PLD charges two (PRIVACY.md section 6).
         """
         return self._relation is Relation.ADD_OR_REMOVE_ONE and (
-            event.is_gaussian() or event.is_discrete()
+            event.is_gaussian() or event.is_discrete() or event.is_counts()
         )
 
     def compose(self, event: PrivacyEvent) -> None:
@@ -133,7 +133,10 @@ class _Rdp:
                 f"accounting=rdp does not know {event} under {self._relation}; refused"
             )
         step: DpEvent = _DiscreteStep(event)
-        if event.is_gaussian():
+        if event.is_counts():
+            # a/2z^2 at every order: Canonne, Kamath, Steinke 2020, Theorem 4.
+            step = GaussianDpEvent(event.noise_multiplier)
+        elif event.is_gaussian():
             noise = GaussianDpEvent(event.noise_multiplier)
             step = PoissonSampledDpEvent(event.sample_rate, noise)
         return SelfComposedDpEvent(step, event.steps)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedsecure.accounting import PrivacyEvent, Relation
+from fedsecure.accounting import COUNTS, PrivacyEvent, Relation
 from fedsecure.errors import ConfigurationError, LedgerCorrupt
 from fedsecure.ledger import Record
 from fedsecure.privacy.plan import AccountantFactory, read_event
@@ -68,7 +68,7 @@ class Account:
         self.opening: Mapping[str, JSON] | None = None
         self._reservations: dict[int, Reservation] = {}
         self._states: dict[int, State] = {}
-        self._latest: dict[RoundId, int] = {}
+        self._latest: dict[tuple[RoundId, bool], int] = {}
         self._commits: dict[int, int] = {}
 
     def replay(self, record: Record) -> None:
@@ -97,9 +97,12 @@ class Account:
         """Return the reservation of a line."""
         return self._reservations[seq]
 
-    def latest(self, round_id: RoundId) -> Reservation | None:
-        """Return the last reservation of a round, or None."""
-        seq = self._latest.get(round_id)
+    def latest(self, round_id: RoundId, event: PrivacyEvent) -> Reservation | None:
+        """Return a round's last reservation for what `event` is for, or None.
+
+        A round may be paid for twice: for training, and for the counts it tells.
+        """
+        seq = self._latest.get((round_id, event.kind == COUNTS))
         return None if seq is None else self._reservations[seq]
 
     def unsettled(self) -> list[Reservation]:
@@ -133,7 +136,7 @@ class Account:
                 made = _reservation(record)
                 self._reservations[made.seq] = made
                 self._states[made.seq] = State.RESERVED
-                self._latest[made.round] = made.seq
+                self._latest[made.round, made.event.kind == COUNTS] = made.seq
                 self.spending.add(made.round.run, made.event)
             case "budget.commit":
                 self._commits[record.seq] = self._settle(record, State.COMMITTED)

@@ -169,7 +169,7 @@ class Budget:
         ConfigurationError
             If no accountant knows the event.
         """
-        self._check_round(round_id, plan_digest)
+        self._check_round(round_id, plan_digest, event)
         ceiling, delta = self._ceiling, self._ceiling.delta
         after = self._account.spending.all_with(
             event, delta=delta, enough=ceiling.max_epsilon
@@ -310,8 +310,10 @@ class Budget:
             "the run, or let the steward raise the ceiling"
         )
 
-    def _check_round(self, round_id: RoundId, plan_digest: bytes) -> None:
-        last = self._account.latest(round_id)
+    def _check_round(
+        self, round_id: RoundId, plan_digest: bytes, event: PrivacyEvent
+    ) -> None:
+        last = self._account.latest(round_id, event)
         if last is None:
             return
         where = f"round {round_id.number} of run {round_id.run!r}"

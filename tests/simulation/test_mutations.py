@@ -13,6 +13,7 @@ import pytest
 
 from fedsecure import shelf
 from fedsecure.checkpoint.vault import Vault
+from fedsecure.client_charges import Charges
 from fedsecure.client_round import Admitted, ClientRound
 from fedsecure.client_run import ClientRun
 from fedsecure.envelope import Envelope, Kind, Verified, parse, verify
@@ -173,19 +174,20 @@ def test_close_without_a_row_is_noticed(
 
 
 def test_training_before_reserving_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    reserve, protect = ClientRound._reserve, ClientRound.protect
+    reserve, protect = Charges.training, ClientRound.protect
 
     def late(self: ClientRound, admitted: Admitted, result: TrainingResult) -> Kept:
-        paid = reserve(self, admitted.run.plan, admitted.round, admitted.layout, 50)
-        return protect(self, replace(admitted, reservation=paid), result)
+        plan, charges = admitted.run.plan, self._charges
+        paid = reserve(charges, plan, admitted.round, admitted.layout, 50)
+        return protect(self, replace(admitted, reservations=paid), result)
 
-    monkeypatch.setattr(ClientRound, "_reserve", lambda *_: None)
+    monkeypatch.setattr(Charges, "training", lambda *_: ())
     monkeypatch.setattr(ClientRound, "protect", late)
     assert [line for line in crashed(8) if "unpaid" in line] != []
 
 
 def test_training_without_reserving_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ClientRound, "_reserve", lambda *_: None)
+    monkeypatch.setattr(Charges, "training", lambda *_: ())
     assert [line for line in crashed(8) if "paid 0" in line] != []
 
 

@@ -115,7 +115,11 @@ def build_strategy(
                 campaign.wait(0.0) is None
             ),  # a standby leaves it to the leader
         ).start()
-    wire = Wire(around.directory, around.timing)
+
+    def sent(group: str, site: str, size: int) -> None:
+        observer.note("sent", {"group": group, "site": site, "bytes": size})
+
+    wire = Wire(around.directory, around.timing, sent=sent)
     return SecureFedAvg(terms, tools, campaign, wire)
 
 

@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -20,7 +21,7 @@ from flwr.serverapp import Grid
 from fedsecure.errors import VerificationError
 from fedsecure.flower import records
 
-__all__ = ["Answer", "Directory", "Finder", "Grid", "Round", "Timing"]
+__all__ = ["Answer", "Directory", "Finder", "Grid", "Round", "Sent", "Timing"]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ Directory = Callable[[], Mapping[str, int]]
 """Returns the node id of every site that is online now."""
 Finder = Callable[[Grid], Directory]
 """Returns the directory of a grid."""
+Sent = Callable[[str, str, int], None]
+"""Told of each letter that lies at Flower: its group, the site, bytes."""
+
+
+def untold(group: str, site: str, size: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,11 @@ class Round:
 
     Use as a context manager: leaving it ends its threads.
 
+    Parameters
+    ----------
+    sent : callable
+        What it raises of a full disk is passed over: the letter has left.
+
     Attributes
     ----------
     sent_bytes, asked : dict of str to int
@@ -73,7 +85,9 @@ class Round:
         max_bytes: int,
         timing: Timing,
         hands: int,
+        sent: Sent = untold,
     ) -> None:
+        self._sent = sent
         self._grid = grid
         self._directory = directory
         self._group = group
@@ -156,7 +170,9 @@ class Round:
             letter = records.message(data, node, self._group)
             ids = list(self._grid.push_messages([letter]))
             self.sent_bytes[site] = self.sent_bytes.get(site, 0) + len(data)
-            return ids
+        with suppress(OSError):
+            self._sent(self._group, site, len(data))
+        return ids
 
     def _await_answer(self, site: str, ids: list[str]) -> bool:
         while not self._stop.is_set():

@@ -24,7 +24,7 @@ from fedsecure.errors import (
 from fedsecure.flower.campaign import Campaign
 from fedsecure.flower.driver import RoundDriver
 from fedsecure.flower.leader import Leader, Terms, Tools
-from fedsecure.flower.post import Finder, Round, Timing
+from fedsecure.flower.post import Finder, Round, Sent, Timing, untold
 from fedsecure.metadata import Step
 from fedsecure.update import Layout, flatten
 
@@ -46,11 +46,14 @@ class Wire:
     timing : Timing
     hands : int
         Answers held in memory at a time.
+    sent : callable
+        Told of each letter.
     """
 
     directory: Finder
     timing: Timing = field(default_factory=Timing)
     hands: int = 4
+    sent: Sent = untold
 
 
 class SecureFedAvg(Strategy):
@@ -167,7 +170,13 @@ class SecureFedAvg(Strategy):
         wire, terms = self._wire, self._terms
         directory = wire.directory(grid)
         return lambda group: Round(
-            grid, directory, group, terms.max_bytes, wire.timing, wire.hands
+            grid,
+            directory,
+            group,
+            terms.max_bytes,
+            wire.timing,
+            wire.hands,
+            wire.sent,
         )
 
     def _complete(self, tools: Tools) -> bool:

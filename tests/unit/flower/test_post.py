@@ -179,3 +179,20 @@ def test_leaving_ends_the_threads(grid: FakeGrid) -> None:
     for thread in threads:
         thread.join(timeout=10)
         assert not thread.is_alive()
+
+
+def test_each_letter_that_left_is_told(grid: FakeGrid) -> None:
+    told: list[tuple[str, str, int]] = []
+
+    def full(*letter: object) -> None:
+        told.append(letter)  # type: ignore[arg-type]
+        raise OSError("no space left on device")
+
+    post = Round(
+        cast("Grid", grid), lambda: NODES, "run/1", 1 << 20, SOON, 4, sent=full
+    )
+    with post:
+        post.ask("a", lambda: b"four")
+        assert answer(post).data == b"re: four"
+    assert told == [("run/1", "a", 4)]
+    assert len(grid.sent) == 1

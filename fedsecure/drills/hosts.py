@@ -82,17 +82,19 @@ def _followed(victim: str, scene: Scene | None, outcome: Outcome) -> list[str]:
     """Return whether another aggregator went on where the victim was."""
     if not victim or scene is None:
         return [f"nothing broke: no update of round {BREAK_IN} was seen"]
-    struck = scene.struck + _BLOW
-    before = [e for e in outcome.events if float(str(e["now"])) < struck]
+    struck, dead = scene.struck, scene.struck + _BLOW
     after = [e for e in outcome.events if float(str(e["now"])) >= struck]
     out = [
         f"{victim} released round {e['round']} after it was broken"
         for e in after
-        if e["event"] == "released" and e["source"] == victim
+        if e["event"] == "released"
+        and e["source"] == victim
+        and float(str(e["now"])) >= dead
     ]
+    others = [e for e in after if e["source"] != victim]
+    reused = [e for e in others if e["event"] == "resumed" and e["reused"]]
     # On a busy machine the round may be over before the blow: nothing to reuse then.
-    half = not any(released(e) for e in before)
-    reused = [e for e in after if e["event"] == "resumed" and e["reused"]]
-    if half and not reused:
+    over = any(released(e) and e["source"] == victim for e in outcome.events)
+    if not over and not reused:
         out.append("the successor reused no update of the broken round")
     return out

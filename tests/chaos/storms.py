@@ -1,12 +1,15 @@
 """Storms: one seed is one federation, one schedule of faults, and one verdict.
 
 Everything is random by the seed and nothing else, so that a seed that fails, fails
-again. Faults that never came to pass, because the run was over, are not counted.
+again. Faults that never came to pass, because the run was over, are not counted. The
+last model is compared, bit for bit, with that of a twin to which nothing happened, and
+every site's charges with what left it.
 """
 
+import functools
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fedsecure.drills.history import sentences
@@ -23,6 +26,48 @@ LEADERSHIPS = 6
 """That may die, be paused or lose the engine before one comes that lives."""
 OVER = (LeaseLost, StaleTerm, StorageError)
 """What ends a leadership and not the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a federation is, whatever happens to it.
+
+    Attributes
+    ----------
+    chancy : bool
+        Eight bits, rounded by chance, errors fed back: all that draws or remembers.
+    """
+
+    sites: int
+    rounds: int
+    private: bool
+    masked: bool
+    chancy: bool
+
+    def made(self) -> Federation:
+        """Return a federation of this shape."""
+        federation = Federation(
+            sites=self.sites,
+            rounds=self.rounds,
+            private=self.private,
+            masked=self.masked,
+        )
+        if self.chancy:
+            encryption = federation.plan["encryption"]
+            assert isinstance(encryption, dict)
+            chance = {"profile": "8", "rounding": "stochastic", "error_feedback": True}
+            encryption |= chance
+            federation.restate()
+        return federation
+
+
+@functools.cache
+def undisturbed(shape: Shape) -> bytes:
+    """Return the last model, bit for bit, of a run to which nothing happened."""
+    federation = shape.made()
+    federation.lead()
+    (model,) = set(federation.models().values())
+    return model
 
 
 @dataclass
@@ -44,12 +89,16 @@ class Storm:
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed)  # noqa: S311 - moments of faults
         masked = self._chance(0.25)
-        self.federation = Federation(
-            sites=self._dice.choice((2, 3, 4)) + masked,
-            rounds=self._dice.choice((1, 2, 3)),
-            private=not masked and self._chance(0.7),
-            masked=masked,
+        private = not masked and self._chance(0.7)
+        self.shape = Shape(
+            self._dice.choice((2, 3, 4)) + masked,
+            self._dice.choice((1, 2, 3)),
+            private,
+            masked,
+            not private and self._chance(0.6),
         )
+        self.federation = self.shape.made()
+        self._left: dict[tuple[str, int], set[bytes]] = {}
         self._victim = self._dice.choice(self.federation.stores)
         self._lied: set[str] = set()
         self._seen: dict[str, list[bytes]] = {}
@@ -73,7 +122,25 @@ class Storm:
             self._count_deaths()
             self.wrong += sentences(history_of(federation))
             self.wrong += [v for v in violations(federation) if not self._excused(v)]
+            self.wrong += [*self._another_model(), *self._misspent()]
         return self
+
+    def _another_model(self) -> Iterator[str]:
+        model = undisturbed(self.shape)
+        for name, found in self.federation.models().items():
+            if found != model:
+                yield f"I5: the model of {name} is not that of a run without faults"
+
+    def _misspent(self) -> Iterator[str]:
+        """Compare what left each site, as the wire saw it, with what it paid."""
+        for name, site in self.federation.sites.items():
+            for number in range(1, self.shape.rounds + 1):
+                left = self._left.get((name, number), set())
+                if len(left) > 1:
+                    yield f"I7: {name} sent {len(left)} updates of round {number}"
+                paid = site.reservations(number)
+                if self.shape.private and not len(left) <= paid <= 1 + site.deaths:
+                    yield f"I6: {name} paid {paid} for {len(left)} of round {number}"
 
     def _lead_to_the_end(self) -> None:
         try:
@@ -88,9 +155,13 @@ class Storm:
         return {Step.RELEASE, Step.PUBLISH} <= steps
 
     def _excused(self, wrong: str) -> bool:
-        """Return whether sealed bytes may stay: by a store away, or a leader paused."""
+        """Return whether sealed bytes may stay: by a store away, or a leader paused.
+
+        And eight bits are further off FedAvg than the tolerance of twenty.
+        """
         away = self.faults["store down or back"] or self.faults["leader paused"]
-        return bool(away) and "outlives its round" in wrong
+        coarse = self.shape.chancy and "off FedAvg" in wrong
+        return coarse or (bool(away) and "outlives its round" in wrong)
 
     # --- sites and what they say ------------------------------------------------------
 
@@ -107,17 +178,21 @@ class Storm:
         self._add("site dies", deaths)
 
     def _tamper(self, site: str, data: bytes) -> bytes | None:
+        envelope = parse(data, MAX_BYTES)
+        if envelope.kind == Kind.UPDATE:
+            place = (site, envelope.scope.round.number)
+            self._left.setdefault(place, set()).add(envelope.digest())
         if self._chance(self._unquiet):
             self.faults["answer lost"] += 1
             return None
         known = self._seen.setdefault(site, [])
         known.append(data)
-        kind = parse(data, MAX_BYTES).kind
+        kind = envelope.kind
         if kind == Kind.SHARES and not self._lied and self._chance(0.3):
             self._lied.add(site)
         if kind == Kind.SHARES and site in self._lied:
             self.faults["false shares"] += 1
-            body = bytearray(parse(data, MAX_BYTES).body)
+            body = bytearray(envelope.body)
             body[0] ^= 1
             return altered(self.federation, data, body=bytes(body), signer=site)
         if kind == Kind.UPDATE and len(known) < 9 and self._chance(self._unquiet / 2):

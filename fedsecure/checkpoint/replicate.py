@@ -67,11 +67,22 @@ class Replicas:
                 f"{'; '.join(bad)}. Mend them, or take them out of the configuration"
             )
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        same: Callable[[bytes], bool] | None = None,
+    ) -> None:
         """Write to every store; return once W hold it.
 
         Equal bytes that are there already count: a repeat is no error. A store that
         holds other bytes (another writer's, or a copy gone bad) does not hold it.
+
+        Parameters
+        ----------
+        same : callable, optional
+            Whether what a store holds instead says the same: of what is sealed anew by
+            each writer, copies differ and are equally good.
 
         Raises
         ------
@@ -81,7 +92,7 @@ class Replicas:
         held, failures = 0, []
         for name, store in self._stores:
             try:
-                _put_or_same(store, key, value)
+                _put_or_same(store, key, value, same)
                 held += 1
             except StorageError as failed:
                 failures.append(f"{name}: {failed}")
@@ -173,16 +184,21 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-def _put_or_same(store: Store, key: str, value: bytes) -> None:
+def _put_or_same(
+    store: Store, key: str, value: bytes, same: Callable[[bytes], bool] | None
+) -> None:
     try:
         store.put(key, value)
     except AlreadyExists as other:
-        if not _holds(store, key, value):
+        if not _holds(store, key, value, same):
             raise AlreadyExists(f"{key} holds other bytes") from other
 
 
-def _holds(store: Store, key: str, value: bytes) -> bool:
+def _holds(
+    store: Store, key: str, value: bytes, same: Callable[[bytes], bool] | None
+) -> bool:
     try:
-        return store.get(key, len(value)) == value
+        stored = store.get(key, len(value))
+        return stored == value or (same is not None and same(stored))
     except VerificationError:  # it is larger
         return False

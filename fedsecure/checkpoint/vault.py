@@ -67,7 +67,8 @@ class Vault:
         """Seal `data` and put it on W of N stores.
 
         Sealing is randomised, so a repeat takes the copy of an earlier attempt if it
-        opens to the same bytes.
+        opens to the same bytes; two leaders that met may have left both of theirs, each
+        on some stores, and any that opens to the same bytes counts.
 
         Raises
         ------
@@ -84,7 +85,7 @@ class Vault:
             stored = self._replicas.get(name, self._limit, same)
         except (StorageError, VerificationError):
             stored = self._seal(data, name)
-        self._replicas.put(name, stored)
+        self._replicas.put(name, stored, lambda other: bool(same(other)))
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """Return what `keep` kept, from the first store whose copy opens.

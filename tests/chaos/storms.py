@@ -55,8 +55,8 @@ class Shape:
         if self.chancy:
             encryption = federation.plan["encryption"]
             assert isinstance(encryption, dict)
-            chance = {"profile": "8", "rounding": "stochastic", "error_feedback": True}
-            encryption |= chance
+            encryption |= {"profile": "8", "rounding": "stochastic"}
+            encryption["error_feedback"] = True
             federation.restate()
         return federation
 

@@ -148,7 +148,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
         prefix = f"/{uuid.uuid4().hex}/"
         settings = {"endpoints": cluster.endpoints, "prefix": prefix, "timeout": 10}
     create = registry.load("metadata", name).create
-    return lambda: create(settings)  # type: ignore[no-any-return]
+    return lambda: create(settings)
 
 
 @pytest.mark.parametrize("work", [about_heads, about_the_lease])

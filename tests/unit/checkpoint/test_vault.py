@@ -104,6 +104,30 @@ def test_what_was_kept_is_read_by_each_aggregator(world: World) -> None:
     assert world.vault("agg-2").read("update/1", 10) == b"data"
 
 
+def test_what_two_leaders_sealed_each_on_some_stores_is_held(world: World) -> None:
+    world.stores[1].down = world.stores[2].down = True
+    with pytest.raises(NotEnoughReplicas):
+        world.vault("agg-1").keep("update/1", b"data")
+    world.stores[0].down, world.stores[1].down = True, False
+    with pytest.raises(NotEnoughReplicas):
+        world.vault("agg-2").keep("update/1", b"data")
+    world.stores[0].down = False
+    assert len(set(world.copies("update/1"))) == 2
+    world.vault("agg-1").keep("update/1", b"data")
+    world.stores[2].down = True
+    world.vault("agg-2").keep("update/1", b"data")
+
+
+@pytest.mark.parametrize("other", [b"dat0", b"", b"more data"])
+def test_copy_that_opens_to_other_bytes_is_not_held(world: World, other: bytes) -> None:
+    world.stores[0].down = world.stores[1].down = True
+    with pytest.raises(NotEnoughReplicas):
+        world.vault("agg-1").keep("update/1", other)
+    world.stores[1].down = False
+    with pytest.raises(NotEnoughReplicas, match="1 of 3"):
+        world.vault("agg-2").keep("update/1", b"data")
+
+
 def test_stores_never_see_the_plain_bytes(world: World) -> None:
     world.vault().keep("update/1", b"a plain update")
     assert all(b"a plain update" not in copy for copy in world.copies("update/1"))

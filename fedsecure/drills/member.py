@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedsecure import registry
+from fedsecure.assembly.wish import HANDOVER, PAUSED, WishFile
 from fedsecure.clock import Clock, SystemClock
+from fedsecure.disk import SystemDisk
 from fedsecure.errors import LeaseLost, StorageError
-from fedsecure.flower.campaign import Campaign
+from fedsecure.flower.campaign import Campaign, Operator
 from fedsecure.metadata import Engine, Journal, JournalEntry, Step
 
 RUN = "drill"
@@ -43,6 +45,8 @@ class Part:
         It only says what the journal keeps, ``kept`` by ``kept``, and ends.
     ahead : str
         A file with the seconds that its steady clock is ahead; "": none, it is right.
+    handover : str
+        A folder; the wish for a hand-over in it is this member's. "": there is none.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Part:
     ttl: float
     reads: bool = False
     ahead: str = ""
+    handover: str = ""
 
     def command(self) -> list[str]:
         """Return the command that plays this part."""
@@ -106,7 +111,9 @@ def serve(part: Part, clock: Clock) -> None:
         for entry in engine.journal.entries(RUN, 0):
             _say("kept", entry.site, 0, clock, number=entry.round)
         return
-    campaign = Campaign(engine.leases, part.name, "here", part.ttl, clock)
+    campaign = Campaign(
+        engine.leases, part.name, "here", part.ttl, clock, operator=_operator(part)
+    )
     campaign.start()
     _say("stands by", part.name, 0, clock)
     while True:
@@ -120,6 +127,15 @@ def serve(part: Part, clock: Clock) -> None:
             reason = f"{type(over).__name__}: {over}"
             _say("over", part.name, term, clock, reason=reason)
             campaign.step_down()
+
+
+def _operator(part: Part) -> Operator | None:
+    if not part.handover:
+        return None
+    folder, disk = Path(part.handover), SystemDisk()
+    return Operator(
+        WishFile(folder, PAUSED, disk).wanted, WishFile(folder, HANDOVER, disk)
+    )
 
 
 def _write_on(

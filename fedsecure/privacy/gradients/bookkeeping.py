@@ -6,7 +6,7 @@ outputs, the weights taking none; norms by layer; one weighted product (Bu et al
 float64, so no batch, however large, moves the sum by more than one clipped example.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,22 +63,25 @@ class _Layer:
 
     def add_to(self, total: Tensor, factors: Tensor) -> None:
         """Add the weighted sums of all weights to the flat sum."""
-        for name, place in self.places.items():
-            if name in self.each:
-                total[place] += weighted_sum(factors, self.each[name]).flatten()
-            else:
-                weight: Tensor = getattr(self.module, name)
-                self._add_product(factors, total[place].view(weight.shape))
+        totals = {
+            name: total[place].view(getattr(self.module, name).shape)
+            for name, place in self.places.items()
+        }
+        for name, gradients in self.each.items():
+            totals.pop(name).add_(weighted_sum(factors, gradients))
+        if totals:
+            self._add_products(factors, totals)
 
-    def _add_product(self, factors: Tensor, total: Tensor) -> None:
+    def _add_products(self, factors: Tensor, totals: Mapping[str, Tensor]) -> None:
+        """Add the sums of the weights that were too large to make by example."""
         inputs, slopes = self.inputs, self.slopes
         if inputs is None or slopes is None:
-            raise _without_gradient(f"{self.name}.weight")
+            raise _without_gradient(f"{self.name}.{next(iter(totals))}")
         kept = factors != 0
         if not bool(kept.all()):  # zero times NaN would be NaN
             inputs, slopes, factors = inputs[kept], slopes[kept], factors[kept]
         scale = factors.view(-1, *[1] * (slopes.dim() - 1))
-        self.rule.add(self.module, inputs, slopes * scale, total)
+        self.rule.add(self.module, inputs, slopes * scale, totals)
 
 
 class BookKeeping:

@@ -1,5 +1,6 @@
 """Book-keeping for convolutions of one to three dimensions, any stride or groups."""
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -35,23 +36,27 @@ class ConvolutionRule:
             norms = squared_norms(found["weight"])
         return squares + norms, found
 
-    def add(self, layer: Any, inputs: Tensor, slopes: Tensor, total: Tensor) -> None:
+    def add(
+        self, layer: Any, inputs: Tensor, slopes: Tensor, totals: Mapping[str, Tensor]
+    ) -> None:
         """Add the weight's gradient by torch's own backward pass, in float64."""
         padded = _padded(layer, inputs).double()
         count = len(layer.kernel_size)
-        total += torch.ops.aten.convolution_backward(
-            slopes,
-            padded,
-            layer.weight.detach().double(),
-            None,
-            list(layer.stride),
-            [0] * count,
-            list(layer.dilation),
-            False,
-            [0] * count,
-            layer.groups,
-            [False, True, False],
-        )[1]
+        totals["weight"].add_(
+            torch.ops.aten.convolution_backward(
+                slopes,
+                padded,
+                layer.weight.detach().double(),
+                None,
+                list(layer.stride),
+                [0] * count,
+                list(layer.dilation),
+                False,
+                [0] * count,
+                layer.groups,
+                [False, True, False],
+            )[1]
+        )
 
 
 def _norms_by_gram(layer: Any, inputs: Tensor, slopes: Tensor) -> Tensor | None:
@@ -75,12 +80,15 @@ def _norms_by_gram(layer: Any, inputs: Tensor, slopes: Tensor) -> Tensor | None:
 def _products(layer: Any, inputs: Tensor, slopes: Tensor) -> Tensor:
     """Return each example's gradient of the weight, shape (n, *weight)."""
     positions = prod(slopes.shape[2:])
-    found = slopes.new_empty(len(slopes), *layer.weight.shape)
+    groups = layer.groups
+    found = slopes.new_empty(
+        len(slopes), groups, layer.out_channels // groups, layer.weight[0].numel()
+    )
     for part in _blocks(len(inputs), layer.in_channels, layer.kernel_size, positions):
         patches = _patches(layer, inputs[part])
         g = slopes[part].reshape(*patches.shape[:2], -1, positions)
-        found[part] = (g @ patches.transpose(2, 3)).view(-1, *layer.weight.shape)
-    return found
+        torch.matmul(g, patches.transpose(2, 3), out=found[part])
+    return found.view(-1, *layer.weight.shape)
 
 
 def _blocks(

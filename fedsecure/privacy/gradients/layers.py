@@ -37,11 +37,13 @@ class Rule(Protocol):
         """
         ...
 
-    def add(self, layer: Any, inputs: Tensor, slopes: Tensor, total: Tensor) -> None:
-        """Add the gradient of `weight`, summed over the batch, to `total`.
+    def add(
+        self, layer: Any, inputs: Tensor, slopes: Tensor, totals: Mapping[str, Tensor]
+    ) -> None:
+        """Add the gradients, summed over the batch, of the weights `totals` names.
 
-        Asked only if `measure` did not make it. `slopes` are scaled, and they and
-        `total`, of the weight's shape, are float64.
+        They are those that `measure` did not make. `slopes` are scaled, and they and
+        the totals, of the weights' shapes, are float64.
         """
         ...
 
@@ -55,13 +57,13 @@ class LinearRule:
         """On vectors |a|^2 |g|^2; on sequences by the cheaper way."""
         a, g = _rows(inputs), _rows(slopes)
         positions, into, out = a.shape[1], a.shape[2], g.shape[2]
-        summed = g[:, 0] if positions == 1 else g.sum(1)
-        found: Each = {"bias": summed} if "bias" in wanted else {}
+        if positions == 1:
+            times = squared_norms(a) if "weight" in wanted else 0
+            return squared_norms(g) * (times + ("bias" in wanted)), {}
+        found: Each = {"bias": g.sum(1)} if "bias" in wanted else {}
         squares = _sum_of_squares(found, g)
         if "weight" not in wanted:
             return squares, found
-        if positions == 1:
-            return squares + squared_norms(a) * squared_norms(g), found
         if prefers_gram(positions, into, out):
             norms = gram_norms(a, g)
             if norms is not None:
@@ -70,11 +72,19 @@ class LinearRule:
         return squares + squared_norms(found["weight"]), found
 
     def add(
-        self, layer: nn.Linear, inputs: Tensor, slopes: Tensor, total: Tensor
+        self,
+        layer: nn.Linear,
+        inputs: Tensor,
+        slopes: Tensor,
+        totals: Mapping[str, Tensor],
     ) -> None:
         """Add one product over all examples and positions; shape (out, in)."""
-        rows = inputs.reshape(-1, layer.in_features).double()
-        total.addmm_(slopes.reshape(-1, layer.out_features).T, rows)
+        g = slopes.reshape(-1, layer.out_features)
+        if "weight" in totals:
+            rows = inputs.reshape(-1, layer.in_features).double()
+            totals["weight"].addmm_(g.T, rows)
+        if "bias" in totals:
+            totals["bias"].add_(g.sum(0))
 
 
 class EmbeddingRule:
@@ -103,13 +113,17 @@ class EmbeddingRule:
         return squares, {}
 
     def add(
-        self, layer: nn.Embedding, inputs: Tensor, slopes: Tensor, total: Tensor
+        self,
+        layer: nn.Embedding,
+        inputs: Tensor,
+        slopes: Tensor,
+        totals: Mapping[str, Tensor],
     ) -> None:
         """Add every slope to its index's row; shape (indices, width)."""
         tokens = inputs.flatten()
         kept = _not_padding(layer, tokens)[:, None]  # perhaps of no example at all
         g = slopes.reshape(-1, layer.embedding_dim) * kept
-        total.index_add_(0, tokens, g)
+        totals["weight"].index_add_(0, tokens, g)
 
 
 class NormRule:
@@ -130,10 +144,13 @@ class NormRule:
         return _sum_of_squares(found, slopes), found
 
     def add(
-        self, layer: nn.Module, inputs: Tensor, slopes: Tensor, total: Tensor
+        self,
+        layer: nn.Module,
+        inputs: Tensor,
+        slopes: Tensor,
+        totals: Mapping[str, Tensor],
     ) -> None:
-        """Add the same; never asked, as `measure` makes every weight."""
-        total += _to_weight(layer, slopes * _normalised(layer, inputs)).sum(0)
+        """Add nothing: `measure` makes every weight."""
 
 
 def _rows(values: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Data dealt to five sites, a linear model, and its clipped sums as one product."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,26 +86,17 @@ class Problem:
         return np.asarray(likely)
 
 
-def site(name: str, split: int, index: int, sites: int = SITES) -> SiteData:
-    """Return one site's rows; of digits, each image less its own mean grey.
+def section(name: str, split: int) -> dict[str, JSON]:
+    """Return the `data` section: rows dealt evenly, kind to arms that train alone.
 
-    That is a function of the image alone, so it tells nothing of other rows. Without it
-    most of a clipped gradient is the grey that all images share.
+    All else is the product's default: digits are centred, each image by its own mean.
     """
-    section: dict[str, JSON] = {"name": name, "partition": "iid", "seed": split}
-    data = load_site(section, index, sites)
-    if name != "digits":
-        return data
-    return replace(data, train_x=_centred(data.train_x), test_x=_centred(data.test_x))
-
-
-def _centred(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(x - x.mean(1, keepdims=True), dtype=np.float32)
+    return {"name": name, "partition": "iid", "seed": split}
 
 
 def problem(name: str, split: int) -> Problem:
-    """Return a split: dealt evenly, which is kind to arms whose sites train alone."""
-    data = [site(name, split, index) for index in range(SITES)]
+    """Return a split, as the product loads it."""
+    data = [load_site(section(name, split), index, SITES) for index in range(SITES)]
     settings: dict[str, JSON] = {"model": {"name": "logistic"}, "seed": split}
     _, first = LocalTrainer(data[0]).initial(settings)
     return Problem(

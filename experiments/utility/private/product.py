@@ -9,13 +9,12 @@ from fedsecure.config import RunConfig
 from fedsecure.experiment import run_experiment
 from fedsecure.learning.evaluation import LOSSES
 from fedsecure.learning.models import build
-from fedsecure.learning.sitedata import SiteData
 from fedsecure.privacy.engine import PrivateEngine
 from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.plan import PrivacyPlan
 from fedsecure.update import IntVector
 from private.federation import Seeded, Setting, lattice, shared_plan
-from private.problems import DELTA, SITES, Problem, site
+from private.problems import DELTA, SITES, Problem, section
 
 _CLOSE = 2e-6
 """Of a clipped sum: the engine's gradients are float32."""
@@ -62,18 +61,13 @@ def _engine_integers(
     return found
 
 
-def digits_of_split_0(index: int, sites: int) -> SiteData:
-    """Return a site's rows for `data=object`."""
-    return site("digits", 0, index, sites)
-
-
 def whole_path(problem: Problem, setting: Setting, epsilon: float) -> float:
-    """Return the accuracy of digits, split 0, with keys, wires, encryption, ledgers."""
+    """Return the accuracy of a split with keys, wires, encryption and ledgers."""
     plan = shared_plan(problem.name, setting, epsilon, 4)
     with tempfile.TemporaryDirectory(prefix="utility-") as folder:
         config = RunConfig.parse(
             {
-                "data": {"name": "object", "object": f"{__name__}:digits_of_split_0"},
+                "data": section(problem.name, problem.split),
                 "seed": problem.split,
                 "train": {"learning_rate": setting.rate},
                 "privacy": {

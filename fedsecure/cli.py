@@ -212,6 +212,14 @@ def status(kit: KitOption) -> None:
 
 
 @app.command()
+def health(kit: KitOption) -> None:
+    """Say whether this kit's daemon serves now; ends with 1 if not. For probes."""
+    from fedsecure.doctor.health import require_serving
+
+    typer.echo(require_serving(kit))
+
+
+@app.command()
 def doctor(
     kit: Annotated[
         Path | None, typer.Option("--kit", help="Kit to look at; else the machine.")

@@ -32,10 +32,13 @@ from fedsecure.envelope import (
     verify_head,
 )
 from fedsecure.errors import (
+    AlreadyExists,
     FedsecureError,
     InputConflict,
+    NotFound,
     ReleaseMissing,
     StaleTerm,
+    StorageError,
     VerificationError,
 )
 from fedsecure.ledger import Ledger
@@ -127,6 +130,12 @@ class ClientRound:
         """Return the site's answer to one message: a refusal rather than an error.
 
         What lies in the outbox is read from there while it is sent.
+
+        Raises
+        ------
+        StorageError
+            The site's own disk failed. Nothing is retried in place: the process ends,
+            and the next one goes on from what is durable (RESILIENCE section 9).
         """
         scope = Scope(RoundId("", 0), self._me.site, b"", b"", b"")
         try:
@@ -134,6 +143,10 @@ class ClientRound:
             verified = self._checked(request)
             scope = verified.scope
             return self._reply(verified, trainer)
+        except (NotFound, AlreadyExists) as no:
+            return self._refusal(scope, no)
+        except StorageError:
+            raise
         except (FedsecureError, OSError) as no:
             return self._refusal(scope, no)
 

@@ -22,6 +22,7 @@ from fedsecure.assembly.node import (
     fingerprint,
 )
 from fedsecure.assembly.section import read_section
+from fedsecure.client_round import ClientRound
 from fedsecure.clock import SystemClock
 from fedsecure.config import NodeConfig
 from fedsecure.daemons.kept_worker import KeptWorker
@@ -29,7 +30,7 @@ from fedsecure.daemons.opened_kit import open_kit
 from fedsecure.daemons.shutdown import on_stop, run_main
 from fedsecure.daemons.supervisor import Backoff, Child
 from fedsecure.disk import SystemDisk
-from fedsecure.errors import ConfigurationError
+from fedsecure.errors import ConfigurationError, StorageError
 from fedsecure.flower import commands
 from fedsecure.outgoing import Outgoing
 from fedsecure.privacy.budget import Content
@@ -81,9 +82,16 @@ class NodeDaemon:
         self._config = config
         self._worker = KeptWorker(kit, config)
         self._one_at_a_time = threading.Lock()
+        self._failure: StorageError | None = None
 
     def serve(self, stop: threading.Event) -> int:
-        """Answer until told to stop, keeping the children alive."""
+        """Answer until told to stop, keeping the children alive.
+
+        Raises
+        ------
+        StorageError
+            The disk failed while a message was answered.
+        """
         worker = self._worker.start()
         store = registry.load("stores", "local").create(
             {"path": self._kit.state / "shelf"}
@@ -98,7 +106,7 @@ class NodeDaemon:
             # The lock is over before the answer is sent: by then it lies in the outbox,
             # where nothing changes, and a slow reader must not keep others waiting.
             with self._one_at_a_time:
-                return half.answer(data, self._worker)
+                return self._answered(half, data, stop)
 
         socket_path = self._kit.state / "relay.sock"
         users = frozenset({os.getuid()})
@@ -110,7 +118,27 @@ class NodeDaemon:
             server.close()
             self._worker.end()
             half.close()
+        if self._failure is not None:
+            raise self._failure
         return 0
+
+    def _answered(
+        self, half: ClientRound, data: bytes, stop: threading.Event
+    ) -> Outgoing:
+        """Return the site's answer; a disk that fails ends the daemon, unanswered.
+
+        Whoever started it starts it again, and it goes on from what is durable; the
+        aggregators ask again until then.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return half.answer(data, self._worker)
+        except StorageError as failed:
+            self._failure = failed
+            log.exception("the disk failed: this daemon ends, to be started again")
+            stop.set()
+            raise
 
     def _keep_supernodes(self, relay: Path, stop: threading.Event) -> None:
         """One supernode an aggregator; any exit is a failure, even with status 0."""

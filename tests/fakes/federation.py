@@ -22,7 +22,7 @@ from fedsecure.checkpoint.vault import Vault
 from fedsecure.client_round import ClientRound
 from fedsecure.client_run import Identity
 from fedsecure.disk import Disk
-from fedsecure.errors import LeaseLost, PolicyRefused
+from fedsecure.errors import LeaseLost, PolicyRefused, StorageError
 from fedsecure.flower.driver import RoundDriver
 from fedsecure.flower.leader import Leader, Terms, Tools
 from fedsecure.flower.post import Answer, Round
@@ -318,9 +318,15 @@ class Federation:
             site.die()
 
     def deliver(self, site: str, data: bytes) -> bytes | None:
-        """Return a site's answer; None if its process died over it or it was lost."""
+        """Return a site's answer; None if its process died over it or it was lost.
+
+        A process whose disk fails ends, as the node daemon does.
+        """
         try:
             return self.tamper(site, self.sites[site].answer(data))
+        except StorageError:
+            self.sites[site].die()
+            return None
         except Died as died:
             if died.owner != site:
                 raise

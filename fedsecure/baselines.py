@@ -34,6 +34,8 @@ def with_local_noise(config: RunConfig, epsilon: float) -> RunConfig | None:
         "noise_multiplier": None,
         "divisor": batch / config.federation.sites,
         "metrics": "plain",
+        "metrics_epsilon": None,
+        "metrics_each_round": False,
     }
     return _changed(config, local, config.train.model_dump(mode="json"))
 

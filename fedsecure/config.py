@@ -68,6 +68,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _there_is_something_to_count(self) -> Self:
+        if self.privacy.metrics == "dp" and self.data.task == "regression":
+            raise ValueError(
+                "privacy.metrics=dp counts correctly classified rows, and "
+                "data.task=regression has none: choose privacy.metrics=none or plain"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sites_fit(self) -> Self:
         if self.encryption.max_contributors < self.federation.sites:
             raise ValueError(

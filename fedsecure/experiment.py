@@ -30,7 +30,12 @@ from fedsecure.learning.datasets import SiteData, load_pooled, load_site
 from fedsecure.learning.training import LocalTrainer, central_training
 from fedsecure.ledger import Record, verify_ledger
 from fedsecure.notes import data_notes, run_notes
-from fedsecure.planning import encryption_section, event_of, private_plan
+from fedsecure.planning import (
+    counts_plan,
+    encryption_section,
+    event_of,
+    private_plan,
+)
 from fedsecure.privacy.plan import Mode, check_delta
 from fedsecure.privacy.promise import promises
 from fedsecure.protected import encryption_facts, privacy_facts
@@ -115,7 +120,7 @@ def make_plan(
             "more or ask for fewer"
         )
     cohort: list[JSON] = list(sites[:wanted])
-    privacy = private_plan(config)
+    privacy, counts = private_plan(config), counts_plan(config)
     settings: dict[str, JSON] = {
         "seed": config.seed,
         "model": config.model.model_dump(mode="json"),
@@ -124,6 +129,7 @@ def make_plan(
     }
     return {
         **settings,
+        **({} if counts is None else {"counts": counts.document()}),
         "format": 1,
         "federation": roster.federation,
         "run": f"run-{uuid.uuid4().hex[:12]}",

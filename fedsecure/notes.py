@@ -36,10 +36,7 @@ def run_notes(config: RunConfig, *, shared: bool) -> list[JSON]:
             "One process: the sites' policies were checked, but one process is no "
             "boundary between sites and server."
         )
-    if config.privacy.metrics == "plain":
-        notes.append(
-            "Loss and accuracy on test rows left the sites in plain, in no epsilon."
-        )
+    notes += _metrics_notes(config.privacy.metrics)
     if config.privacy.mode == "none":
         notes.append("No differential privacy: the opened sum is protected by nothing.")
     if config.encryption.scheme == "insecure_plain":
@@ -67,6 +64,23 @@ def run_notes(config: RunConfig, *, shared: bool) -> list[JSON]:
         "learning rate, side channels."
     )
     return notes
+
+
+def _metrics_notes(metrics: str) -> list[JSON]:
+    if metrics == "plain":
+        return [
+            "Loss and accuracy on test rows left the sites in plain, in no epsilon."
+        ]
+    if metrics == "dp":
+        return [_COUNTS]
+    return []
+
+
+_COUNTS = (
+    "Accuracy is of noisy counts of test rows, paid for out of the same epsilon: what "
+    "is made of them is noisy too. Which rows are test rows is each site's split: "
+    "where one row that comes or goes moves others across it, no epsilon covers that."
+)
 
 
 def _open_note(patterns: Sequence[str]) -> JSON:

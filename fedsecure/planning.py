@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedsecure import registry
-from fedsecure.accounting import PrivacyEvent, Relation
+from fedsecure.accounting import (
+    LEAST_COUNT_NOISE,
+    PrivacyEvent,
+    Relation,
+    guarantee,
+)
 from fedsecure.config import RunConfig
 from fedsecure.encoding import profile
 from fedsecure.encryption import read_encryption
@@ -15,6 +20,7 @@ from fedsecure.errors import ConfigurationError
 from fedsecure.learning.sitedata import SiteData
 from fedsecure.learning.training import LocalTrainer
 from fedsecure.privacy.calibration import calibrate, calibrate_event
+from fedsecure.privacy.counts import CountsPlan
 from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.plan import Mode, PrivacyPlan
 from fedsecure.selection import encrypted_tensors
@@ -50,10 +56,57 @@ def private_plan(config: RunConfig) -> PrivacyPlan:
     )
     if asked.target_epsilon is None:
         return plan
-    return replace(plan, noise_multiplier=_calibrated(plan, asked.target_epsilon))
+    counts = counts_plan(config)
+    beside = [] if counts is None else [counts.event(counts.releases(rounds))]
+    noise = _calibrated(plan, asked.target_epsilon, beside)
+    return replace(plan, noise_multiplier=noise)
 
 
-def _calibrated(plan: PrivacyPlan, target: float) -> float:
+def counts_plan(config: RunConfig) -> CountsPlan | None:
+    """Return the plan's section on counts; None unless metrics leave as `dp`.
+
+    With the noise that all of a run's releases cost `metrics_epsilon` with, by the
+    run's own accountant; less than the sampler's least noise is not to be had, so a
+    great epsilon is not spent in full.
+    """
+    asked, rounds = config.privacy, config.federation.rounds
+    most = asked.counts_epsilon
+    if asked.metrics != "dp" or most is None:
+        return None
+    least = CountsPlan(LEAST_COUNT_NOISE, asked.metrics_each_round)
+    releases, relation = least.releases(rounds), Relation.ADD_OR_REMOVE_ONE
+    name = "rdp" if Mode(asked.mode).shared else "pld"
+    if guarantee(name, relation, [least.event(releases)], asked.delta).epsilon <= most:
+        return least
+    times = calibrate_event(
+        most,
+        asked.delta,
+        relation,
+        registry.load("accounting", name).create,
+        lambda x: PrivacyEvent.of_counts(max(x, 1) * LEAST_COUNT_NOISE, releases),
+    )
+    return replace(least, noise_multiplier=times * LEAST_COUNT_NOISE)
+
+
+def whole_run(privacy: PrivacyPlan, counts: CountsPlan | None) -> list[PrivacyEvent]:
+    """Return all that a run does to a site's rows, before the model's size is known."""
+    return events_until(privacy, counts, privacy.rounds, ended=True)
+
+
+def events_until(
+    privacy: PrivacyPlan, counts: CountsPlan | None, rounds: int, *, ended: bool
+) -> list[PrivacyEvent]:
+    """Return what so many rounds of a run do; `ended`: its last counts are told too."""
+    events = [event_of(privacy, rounds)]
+    told = int(ended) + (rounds if counts is not None and counts.each_round else 0)
+    if counts is not None and told:
+        events.append(counts.event(told))
+    return events
+
+
+def _calibrated(
+    plan: PrivacyPlan, target: float, beside: Sequence[PrivacyEvent]
+) -> float:
     relation = Relation.ADD_OR_REMOVE_ONE
     if plan.mode.shared:
         rdp = registry.load("accounting", "rdp").create
@@ -63,6 +116,7 @@ def _calibrated(plan: PrivacyPlan, target: float) -> float:
             relation,
             rdp,
             lambda z: event_of(replace(plan, noise_multiplier=z), plan.rounds),
+            beside,
         )
     return calibrate(
         target,
@@ -71,6 +125,7 @@ def _calibrated(plan: PrivacyPlan, target: float) -> float:
         plan.steps_per_round * plan.rounds,
         relation,
         registry.load("accounting", "pld").create,
+        beside,
     )
 
 

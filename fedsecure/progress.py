@@ -134,7 +134,10 @@ def closing_lines(folder: Path) -> list[tuple[str, str]]:
     facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     final, base, privacy = facts["final"], facts["baseline"], facts["privacy"]
     lines = [
-        ("accuracy", f"{_percent(final['accuracy'])} with the protection on"),
+        (
+            "accuracy",
+            f"{_percent(final['accuracy'])}{_noisy(final)} with the protection on",
+        ),
         ("same, unprotected", _percent(base["unprotected_accuracy"])),
         ("centralised", _percent(base["centralised_accuracy"])),
     ]
@@ -187,6 +190,11 @@ def _failover(facts: Mapping[str, Any]) -> str:
     )
 
 
+def _noisy(final: Mapping[str, Any]) -> str:
+    noise = final.get("accuracy_noise")
+    return "" if noise is None else f" ± {100 * noise:.1f} points of noise"
+
+
 def _percent(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1%}"
 
@@ -205,6 +213,9 @@ def quiet() -> Iterator[None]:
 
 def _scores(metrics: JSON, prefix: str) -> str:
     found: Mapping[str, JSON] = pooled(metrics)
+    if "accuracy_noise" in found:
+        accuracy, noise = (_number(found[k]) for k in ("accuracy", "accuracy_noise"))
+        return f" · {prefix}accuracy {accuracy:.1%} ± {100 * noise:.1f} points of noise"
     if "accuracy" in found:
         accuracy, loss = _number(found["accuracy"]), _number(found["loss"])
         return f" · {prefix}accuracy {accuracy:.1%}, loss {loss:.3f}"

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
+from fedsecure.accounting import COUNTS, PrivacyEvent
 from fedsecure.announcement import private_plan_of
 from fedsecure.backends import Outcome
 from fedsecure.downlink import downlink_form
 from fedsecure.encoding import profile
 from fedsecure.ledger import Record
 from fedsecure.privacy.charged import charged
+from fedsecure.privacy.counts import counts_of
+from fedsecure.privacy.plan import PrivacyPlan
 from fedsecure.privacy.promise import of_the_worst_off, silo_warning
 from fedsecure.update import JSON
 
@@ -56,7 +59,30 @@ def privacy_facts(
         "unit": privacy.mode.unit,
         "per_site": per_site,
         "promises": [promise.document() for promise in made],
+        "counts": _counts_facts(plan, privacy, events),
         "warning": silo_warning(privacy, count, parameters) if parameters else None,
+    }
+
+
+def _counts_facts(
+    plan: Mapping[str, JSON],
+    privacy: PrivacyPlan,
+    by_site: Sequence[Sequence[PrivacyEvent]],
+) -> JSON:
+    """Return how noisy counts were and what they cost by themselves; None: none left.
+
+    Of the site that was charged most for them; the promises have it in them.
+    """
+    counts = counts_of(plan, privacy)
+    if counts is None:
+        return None
+    told = [[e for e in events if e.kind == COUNTS] for events in by_site]
+    made = of_the_worst_off(privacy, told)
+    return {
+        **counts.document(),
+        "charged": max((sum(e.steps for e in events) for events in told), default=0),
+        "epsilon": made[0].enforced.epsilon if made else 0.0,
+        "accountant": made[0].enforced.accountant if made else "",
     }
 
 

@@ -49,7 +49,7 @@ def privacy_section(privacy: Row, picture: Picture | None) -> str:
     """Return what was promised, to whom, and what each site's ledger has charged."""
     if not _promises(privacy):
         return f"<p>{NOTHING}</p>"
-    warned = privacy.get("warning")
+    warned, found = privacy.get("warning"), privacy.get("counts")
     return "\n".join(
         part
         for part in (
@@ -57,6 +57,7 @@ def privacy_section(privacy: Row, picture: Picture | None) -> str:
             f"<p>{escape(_mode_in_words(privacy))}</p>",
             _epsilons(privacy),
             f"<p>{escape(_reading(privacy))}</p>",
+            f"<p>{escape(counts_in_words(found))}</p>" if found else "",
             image(picture) if picture else "",
             _by_site(privacy),
         )
@@ -153,6 +154,19 @@ def _reading(privacy: Row) -> str:
         "budget. Nominal PLD values continuous noise as wide: tighter, and for the "
         "discrete noise of this run no proven bound. All other sites together know "
         "their own shares, and one site's own share is left between them and its rows."
+    )
+
+
+def counts_in_words(found: Row) -> str:
+    """Return what noisy counts are, how noisy, and what they cost."""
+    times = int(found["charged"])
+    often = "once" if times == 1 else f"{times} times"
+    return (
+        "Accuracy is of two counts of test rows at each site, correct and wrong, told "
+        f"{often} with discrete Gaussian noise of {found['noise_multiplier']:.3g} rows "
+        "on each; nothing else that was measured left. By themselves they cost epsilon "
+        f"{found['epsilon']:.3f}, which the figures above have in them; the noise is "
+        "the site's own, so they cost the same against everybody."
     )
 
 

@@ -24,6 +24,14 @@ from fedsecure.timeline import timeline_picture
 Row: TypeAlias = Mapping[str, Any]
 """One line of the rounds, of the timeline, or a section of the summary."""
 _NONE = "n/a"
+_NO_METRICS = "No metrics left the sites (privacy.metrics=none)."
+_NO_ROWS = (
+    "The sites' noisy counts of test rows add up to no rows: the noise is wider than "
+    "the rows are many (privacy.metrics=dp)."
+)
+_COUNTS = (
+    "Counts of test rows with noise (privacy.metrics=dp) are added up over the sites."
+)
 
 
 def write_report(
@@ -128,16 +136,17 @@ def _verdict(summary: Row) -> str:
 def _cards(summary: Row) -> str:
     final, baseline = summary["final"], summary["baseline"]
     privacy, failovers = summary["privacy"], summary["failovers"]
-    beside = [
+    known = [
         f"{label} {_share(baseline[key])}"
         for key, label in BASELINES
         if baseline.get(key) is not None
     ]
+    beside = ", ".join(known) or "no baseline was run"
     entries = [
         (
             "Final accuracy",
             _share(final.get("accuracy")),
-            ", ".join(beside) or "no baseline was run",
+            "; ".join(part for part in (_noise(final), beside) if part),
         ),
         epsilon_card(privacy),
         (
@@ -188,12 +197,17 @@ def _ledger_card(summary: Row) -> tuple[str, str]:
 
 
 def _learning(summary: Row, picture: Picture | None) -> str:
+    counts = summary["privacy"].get("counts")
     if picture is None:
-        return "<p>No metrics left the sites (privacy.metrics=none).</p>"
+        return f"<p>{_NO_ROWS if counts else _NO_METRICS}</p>"
+    how = "Sites are weighted by their test rows."
+    if counts:
+        wide = _noise(summary["final"]) or "noise alone"
+        how = f"{_COUNTS} The last point: {wide}, one standard deviation."
     return (
         "<p>Each round evaluates the model it starts from at every site, before "
-        "training it; the last point is the final evaluation. Sites are weighted by "
-        f"their test rows.</p>\n{image(picture)}\n{_beside(summary)}"
+        f"training it; the last point is the final evaluation. {how}</p>\n"
+        f"{image(picture)}\n{_beside(summary)}"
     )
 
 
@@ -290,6 +304,12 @@ def _ledgers(summary: Row) -> str:
     return said + table(
         ("owner", "lines verified"), ((o, f"{n:,}") for o, n in lines), numbers={1}
     )
+
+
+def _noise(final: Row) -> str:
+    """Return how far noise in counts moves the final accuracy; nothing: it has none."""
+    noise = final.get("accuracy_noise")
+    return "" if noise is None else f"± {100 * noise:.1f} points of noise"
 
 
 def _share(value: float | None) -> str:

@@ -135,7 +135,49 @@ class PrivacyConfig(Section):
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     divisor: Positive | None = None
     max_colluders: Count = 1
-    metrics: Literal["none", "plain"] = "plain"
+    metrics: Literal["none", "dp", "plain"] = "plain"
+    metrics_epsilon: Positive | None = None
+    metrics_each_round: bool = False
+
+    @property
+    def counts_epsilon(self) -> float | None:
+        """What metrics=dp may cost by itself; a quarter of the target unless given."""
+        if self.metrics_epsilon is not None or self.target_epsilon is None:
+            return self.metrics_epsilon
+        return self.target_epsilon / 4
+
+    @model_validator(mode="after")
+    def _counts_are_paid_for(self) -> Self:
+        if self.metrics != "dp":
+            if self.metrics_epsilon is not None or self.metrics_each_round:
+                raise ValueError(
+                    "privacy.metrics_epsilon and privacy.metrics_each_round do "
+                    f"nothing with privacy.metrics={self.metrics}: leave them, or set "
+                    "privacy.metrics=dp"
+                )
+            return self
+        if self.mode == "none":
+            raise ValueError(
+                "privacy.metrics=dp needs a privacy mode, whose budget pays for the "
+                "counts: choose one, or privacy.metrics=none or plain"
+            )
+        if self.mode not in {"example_distributed", "example_local"}:
+            raise ValueError(
+                f"privacy.metrics=dp hides one row of a count, mode {self.mode} "
+                "protects more than one: choose privacy.metrics=none or plain"
+            )
+        if self.counts_epsilon is None:
+            raise ValueError(
+                "privacy.metrics=dp with privacy.noise_multiplier needs "
+                "privacy.metrics_epsilon, what the counts may cost by themselves"
+            )
+        if self.target_epsilon and self.counts_epsilon >= self.target_epsilon:
+            raise ValueError(
+                f"privacy.metrics_epsilon={self.counts_epsilon}, must be below "
+                f"privacy.target_epsilon={self.target_epsilon}: the model needs the "
+                "rest"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_step(self) -> Self:

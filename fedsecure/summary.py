@@ -1,6 +1,7 @@
 """A run's events become its summary, counted from what was journalled."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,11 @@ def digest(outcome: Outcome, plan: Mapping[str, JSON]) -> Digest:
         "parameters": parameters,
         "uplink_bytes_per_parameter": _mean(rounds, "uplink_bytes_per_parameter"),
         "downlink_bytes_per_parameter": _mean(rounds, "downlink_bytes_per_parameter"),
-        "final": {"accuracy": final.get("accuracy"), "loss": final.get("loss")},
+        "final": {
+            "accuracy": final.get("accuracy"),
+            "loss": final.get("loss"),
+            **_noise(final),
+        },
         "failovers": _failovers(events),
         "rounds_lost": rounds_lost(events),
         "updates_lost": updates_lost(events),
@@ -105,6 +110,7 @@ def _rounds(
                 "participants": list(sites),
                 "loss": metrics.get("loss"),
                 "accuracy": metrics.get("accuracy"),
+                **_noise(metrics),
                 "epsilon": _epsilons(outcome, number),
                 "uplink_bytes_per_parameter": up,
                 "downlink_bytes_per_parameter": down,
@@ -190,8 +196,17 @@ def _final(events: Sequence[Event]) -> Facts:
 
 
 def pooled(metrics: JSON) -> Facts:
-    """Return the sites' metrics as one: means weighted by their test rows."""
-    rows = [m for m in _values(metrics) if isinstance(m, dict) and "num_test" in m]
+    """Return the sites' metrics as one: means weighted by their test rows.
+
+    Counts with noise are added up first and cut after, so that sites' noise cancels:
+    accuracy is from 0 to 1 whatever was drawn, and nothing is said of no rows.
+    `accuracy_noise` is the standard deviation that the noise alone gives it.
+    """
+    told = [m for m in _values(metrics) if isinstance(m, dict)]
+    counts = [found for m in told if (found := _counts(m)) is not None]
+    if counts:
+        return _pooled_counts(counts)
+    rows = [m for m in told if "num_test" in m]
     total = sum(_number(m["num_test"]) for m in rows)
     if not total:
         return {}
@@ -201,6 +216,35 @@ def pooled(metrics: JSON) -> Facts:
         / total
         for name in sorted(names)
     }
+
+
+def _counts(told: Mapping[str, JSON]) -> tuple[float, float, float] | None:
+    """Return a site's noisy counts and their noise; None: it told none, or nonsense."""
+    found = [told.get(name) for name in ("noisy_correct", "noisy_wrong", "noise")]
+    numbers = [
+        v for v in found if type(v) in {int, float} and math.isfinite(_number(v))
+    ]
+    if len(numbers) != 3:
+        return None
+    correct, wrong, noise = map(_number, numbers)
+    return correct, wrong, noise
+
+
+def _pooled_counts(counts: Sequence[tuple[float, float, float]]) -> Facts:
+    correct = max(sum(c for c, _, _ in counts), 0.0)
+    wrong = max(sum(w for _, w, _ in counts), 0.0)
+    total = correct + wrong
+    if total < 1:
+        return {}
+    accuracy = correct / total
+    # First order in noise over rows: the quotient's two derivatives.
+    spread = math.hypot(1 - accuracy, accuracy) / total
+    noise = spread * math.hypot(*(z for _, _, z in counts))
+    return {"accuracy": accuracy, "accuracy_noise": noise}
+
+
+def _noise(metrics: Mapping[str, JSON]) -> Facts:
+    return {k: v for k, v in metrics.items() if k == "accuracy_noise"}
 
 
 def _values(metrics: JSON) -> list[JSON]:

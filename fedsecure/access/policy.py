@@ -31,6 +31,8 @@ MAX_BYTES = 1 << 18
 LABEL = b"fedsecure-policy-v1\0"
 _TOP = {"format", "site", "valid_until", "default", "projects"}
 _PROJECT = {"id", "datasets", "schemes", "privacy", "update", "runs", "metrics"}
+METRICS = ("none", "dp", "plain")
+"""What may be told of a model's quality, from the strictest word on."""
 _MAY = {"open_layers"}
 """Fields of a project that may be left out: what they allow is then refused."""
 _INSTANT = re.compile(
@@ -51,6 +53,9 @@ class Asked:
         Of one update on the wire; 0 while the layout is unknown.
     open_layers : bool
         Whether tensors are left without encryption.
+    count_noise : float
+        Of metrics `dp`: standard deviation on a count, in rows, one of which a row of
+        the data set changes by one; else 0.
     """
 
     project: str
@@ -61,6 +66,7 @@ class Asked:
     rounds: int
     max_bytes: int
     open_layers: bool = False
+    count_noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Project:
     datasets, schemes : frozenset of str
     privacy : PrivacyRules
     metrics : str
-        "none" or "plain": the most that may leave.
+        The most that may leave: "none", "dp" (noisy counts, charged) or "plain".
     max_bytes : int
     max_l2_norm : float
     max_rounds : int
@@ -103,8 +109,7 @@ class Project:
         place = Place(where, self.lines)
         place.one_of("datasets", asked.dataset, self.datasets)
         place.one_of("schemes", asked.scheme, self.schemes)
-        if asked.metrics != "none" and self.metrics == "none":
-            place.refuse("metrics", "the plan releases metrics, none may")
+        self._check_metrics(asked, place)
         if asked.open_layers and not self.open_layers:
             place.refuse(
                 "open_layers",
@@ -115,6 +120,22 @@ class Project:
         place.under("runs").at_most("max_rounds", asked.rounds, self.max_rounds)
         place.under("update").at_most("max_bytes", asked.max_bytes, self.max_bytes)
         self.privacy.check(asked.promise, place.under("privacy"))
+
+    def _check_metrics(self, asked: Asked, place: Place) -> None:
+        if METRICS.index(asked.metrics) > METRICS.index(self.metrics):
+            may = {
+                "none": "none may",
+                "dp": "only counts with noise may (privacy.metrics=dp)",
+            }
+            place.refuse(
+                "metrics",
+                f"the plan releases metrics ({asked.metrics}), {may[self.metrics]}",
+            )
+        if asked.metrics == "dp":
+            least = self.privacy.min_noise_multiplier
+            place.under("privacy").at_least(
+                "min_noise_multiplier", asked.count_noise, least
+            )
 
     def check_norm(self, norm: float, where: str) -> None:
         """Return only if an update of this L2 norm may leave."""
@@ -233,7 +254,7 @@ def _project(row: JSON, place: str, lines: Mapping[str, int]) -> tuple[str, Proj
         datasets=texts(fields["datasets"], f"{where}.datasets"),
         schemes=texts(fields["schemes"], f"{where}.schemes"),
         privacy=privacy,
-        metrics=word(fields["metrics"], f"{where}.metrics", ("none", "plain")),
+        metrics=word(fields["metrics"], f"{where}.metrics", METRICS),
         max_bytes=count(update["max_bytes"], f"{where}.update.max_bytes"),
         max_l2_norm=number(update["max_l2_norm"], f"{where}.update.max_l2_norm"),
         max_rounds=count(runs["max_rounds"], f"{where}.runs.max_rounds"),

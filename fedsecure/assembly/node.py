@@ -9,7 +9,7 @@ from fedsecure.access.kit import Kit
 from fedsecure.access.policy import Asked, SitePolicy, read_policy
 from fedsecure.access.privacyrules import Promise
 from fedsecure.access.roster import Role
-from fedsecure.accounting import Relation, enforced_with
+from fedsecure.accounting import PrivacyEvent, Relation, enforced_with
 from fedsecure.assembly.budgets import PolicyBudgets
 from fedsecure.client_round import ClientRound
 from fedsecure.client_run import Identity
@@ -19,7 +19,7 @@ from fedsecure.errors import NotFound, PolicyRefused
 from fedsecure.keys import VerifyKey, derive
 from fedsecure.ledger import Ledger, verify_ledger
 from fedsecure.privacy.budget import Budget, Content
-from fedsecure.privacy.plan import read_event
+from fedsecure.privacy.charged import charged
 from fedsecure.runplan import RunPlan
 from fedsecure.shelf import Shelf
 from fedsecure.stores import Store
@@ -114,22 +114,23 @@ def privacy_history(state: Path, plan: Mapping[str, JSON]) -> tuple[float, ...]:
     """Return epsilon after each of a run's rounds, from a site's ledger; local only.
 
     Valued by `pld`, or by `rdp` where noise is discrete, at the plan's delta. Empty in
-    mode `none`.
+    mode `none`. Counts told with a round belong to it; those told after the last one
+    are a round of their own.
     """
     section = plan["privacy"]
     if not isinstance(section, dict) or section["mode"] == "none":
         return ()
-    charged = [
-        record.detail["event"]
-        for record in verify_ledger(state / "ledger.jsonl", SystemDisk())
-        if record.action == "budget.reserve" and record.run == plan["run"]
-    ]
-    events = [read_event(event) for event in charged if isinstance(event, dict)]
-    name, delta = enforced_with(events), float(str(section["delta"]))
+    events: dict[int, list[PrivacyEvent]] = {}
+    for record in verify_ledger(state / "ledger.jsonl", SystemDisk()):
+        if record.action == "budget.reserve" and record.run == plan["run"]:
+            events.setdefault(record.round, []).extend(charged([record]))
+    every = [event for round_ in events.values() for event in round_]
+    name, delta = enforced_with(every), float(str(section["delta"]))
     accountant = registry.load("accounting", name).create(Relation.ADD_OR_REMOVE_ONE)
     history = []
-    for event in events:
-        accountant.compose(event)
+    for number in sorted(events):
+        for event in events[number]:
+            accountant.compose(event)
         history.append(accountant.epsilon(delta))
     return tuple(history)
 
@@ -166,6 +167,7 @@ def _asked(plan: RunPlan, layout: Layout | None) -> Asked:
         rounds=plan.rounds,
         max_bytes=size,
         open_layers=bool(plan.encryption.encrypt_layers),
+        count_noise=0.0 if plan.counts is None else plan.counts.noise_multiplier,
     )
 
 

@@ -7,10 +7,11 @@ that is the ledgers', whose heads the certificate names and others keep.
 import math
 from collections.abc import Mapping, Sequence
 
-from fedsecure.accounting import PrivacyEvent
+from fedsecure.accounting import COUNTS, PrivacyEvent
 from fedsecure.certificate.signed import Certificate
-from fedsecure.certificate.spent import all_time, epsilons
+from fedsecure.certificate.spent import all_time, counts_facts, epsilons
 from fedsecure.errors import ConfigurationError, VerificationError
+from fedsecure.privacy.counts import CountsPlan, counts_of
 from fedsecure.privacy.plan import Mode, PrivacyPlan, read_event
 from fedsecure.release import plan_digest
 from fedsecure.update import JSON
@@ -51,8 +52,10 @@ def _check(body: Mapping[str, JSON]) -> list[JSON]:
     by_site = {
         site: _events(events) for site, events in _mapping(body["events"]).items()
     }
+    counts = counts_of(plan, privacy)
     for site, events in by_site.items():
-        _require_of(privacy, site, events)
+        _require_of(privacy, counts, site, events)
+    _require_counts(plan, privacy, by_site, body.get("counts"))
     found = epsilons(privacy, by_site)
     _require_same("the run", found, _list(body["epsilons"]))
     for row in map(_mapping, _list(body["spending"])):
@@ -84,16 +87,51 @@ def _require_words(privacy: PrivacyPlan, promise: Mapping[str, JSON]) -> None:
 
 
 def _require_of(
-    privacy: PrivacyPlan, site: str, events: Sequence[PrivacyEvent]
+    privacy: PrivacyPlan,
+    counts: CountsPlan | None,
+    site: str,
+    events: Sequence[PrivacyEvent],
 ) -> None:
     shares = privacy.shares if privacy.mode.shared else 0
     for event in events:
+        if event.kind == COUNTS:
+            _require_count(counts, site, event)
+            continue
         own = (event.noise_multiplier, event.sample_rate, event.counted_shares)
         if own != (privacy.noise_multiplier, privacy.sample_rate, shares):
             raise VerificationError(
                 f"certificate: an event of {site} has noise multiplier, sample rate "
                 f"and shares {own}, its plan others"
             )
+
+
+def _require_count(counts: CountsPlan | None, site: str, event: PrivacyEvent) -> None:
+    if counts is None or event != counts.event(event.steps):
+        planned = None if counts is None else counts.noise_multiplier
+        raise VerificationError(
+            f"certificate: {site} told counts with noise of {event.noise_multiplier} "
+            f"rows, its plan allows {planned}"
+        )
+
+
+def _require_counts(
+    plan: Mapping[str, JSON],
+    privacy: PrivacyPlan,
+    by_site: Mapping[str, Sequence[PrivacyEvent]],
+    stated: JSON,
+) -> None:
+    """Compute the certificate's section on counts again; None where none may leave."""
+    found = counts_facts(plan, privacy, by_site)
+    if found is None and stated is None:
+        return
+    own, said = _mapping(found), _mapping(stated)
+    for name in sorted(set(own) | set(said)):
+        if name != "epsilons" and own.get(name) != said.get(name):
+            raise VerificationError(
+                f"certificate, counts: {name} {said.get(name)!r}, must be "
+                f"{own.get(name)!r}"
+            )
+    _require_same("the counts", _list(own["epsilons"]), _list(said["epsilons"]))
 
 
 def _require_same(whose: str, found: Sequence[JSON], stated: Sequence[JSON]) -> None:

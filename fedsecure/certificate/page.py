@@ -30,6 +30,7 @@ def certificate_page(body: Row, signature: str) -> str:
                 cards(_cards(body)),
                 section("What is promised", _promised(body)),
                 section("What was charged", _charged(body)),
+                section("What was told of the models", _told(body)),
                 section("How the noise was made", _noise(body)),
                 section("Who took part, and how updates were hidden", _hidden(body)),
                 section("Audit", _audit(body["audit"])),
@@ -120,6 +121,23 @@ def _charged(body: Row) -> str:
         "left the site or not.</p>"
     )
     return f"{events}\n{note}\n{_over_all_time(body['spending'])}"
+
+
+def _told(body: Row) -> str:
+    found = body.get("counts")
+    if found is None:
+        plain = body["plan"]["metrics"] == "plain"
+        left = "Loss and accuracy on test rows left in plain, in no epsilon."
+        return f"<p>{left if plain else 'Nothing left the sites.'}</p>"
+    often = "of every round's model" if found["each_round"] else "of the last model"
+    note = (
+        f"<p>{escape(' and '.join(found['released']))}, {often}: counts with discrete "
+        f"Gaussian noise of {found['noise_multiplier']:.6g} rows on each, drawn by the "
+        "site. A row changes one of them by one. Charged "
+        f"{found['charged']:g} times at the site with most; by themselves they cost "
+        "what follows, and the epsilons above have it in them.</p>"
+    )
+    return note + _epsilons(found["epsilons"])
 
 
 def _over_all_time(rows: Sequence[Row]) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedsecure.accounting import PrivacyEvent, grouped
+from fedsecure.accounting import COUNTS, PrivacyEvent, grouped
 from fedsecure.certificate.traces import Traces
 from fedsecure.ledger import Record
 from fedsecure.privacy.charged import charged
+from fedsecure.privacy.counts import counts_of
 from fedsecure.privacy.plan import PrivacyPlan, event_document
 from fedsecure.privacy.promise import of_the_worst_off, promises
 from fedsecure.update import JSON
@@ -36,6 +37,32 @@ def epsilons(
     """Return every epsilon of the run, for the site whose rows were used most."""
     made = of_the_worst_off(plan, by_site.values())
     return [promise.document() for promise in made]
+
+
+def counts_facts(
+    plan: Mapping[str, JSON],
+    privacy: PrivacyPlan,
+    by_site: Mapping[str, Sequence[PrivacyEvent]],
+) -> JSON:
+    """Return what a run's noisy counts were and cost by themselves; None: none left.
+
+    Of the site that was charged most for them. What they cost is in `epsilons` too.
+    """
+    counts = counts_of(plan, privacy)
+    if counts is None:
+        return None
+    told = {
+        site: [event for event in events if event.kind == COUNTS]
+        for site, events in by_site.items()
+    }
+    most = max((sum(e.steps for e in events) for events in told.values()), default=0)
+    return {
+        **counts.document(),
+        "released": ["correctly classified test rows", "other test rows"],
+        "sensitivity": 1,
+        "charged": most,
+        "epsilons": epsilons(privacy, told),
+    }
 
 
 def all_time(plan: PrivacyPlan, events: Sequence[PrivacyEvent]) -> list[JSON]:

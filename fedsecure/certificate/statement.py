@@ -9,10 +9,11 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
-from fedsecure.accounting import PrivacyEvent
+from fedsecure.accounting import COUNTS, PrivacyEvent
 from fedsecure.certificate.issuer import Issuer
 from fedsecure.certificate.mechanism import mechanism
 from fedsecure.certificate.spent import (
+    counts_facts,
     epsilons,
     event_documents,
     events_by_site,
@@ -55,7 +56,12 @@ NOT_COVERED = (
     ),
 )
 METRICS = "Loss and accuracy on test rows left the sites in plain, round by round."
+COUNTS_ONLY = (
+    "Which rows are test rows: the counts that left are of each site's own split, and "
+    "where one row that comes or goes moves others across it, that is in no epsilon."
+)
 NO_METRICS = "No metrics left the sites."
+_UNCOVERED = {"plain": METRICS, "dp": COUNTS_ONLY}
 
 
 def statement(
@@ -94,6 +100,7 @@ def statement(
         "promise": _promise(privacy),
         "epsilons": promised,
         "events": {site: event_documents(found) for site, found in by_site.items()},
+        "counts": counts_facts(plan, privacy, by_site),
         "spending": _spending(traces, privacy),
         "mechanism": _mechanism(traces, privacy, by_site, promised),
         "participants": _participants(traces, privacy),
@@ -105,7 +112,7 @@ def statement(
         "audit": None if audit is None else dict(audit),
         "software": software(),
         "not_covered": [
-            METRICS if plan["metrics"] == "plain" else NO_METRICS,
+            _UNCOVERED.get(str(plan["metrics"]), NO_METRICS),
             *NOT_COVERED,
         ],
     }
@@ -165,10 +172,12 @@ def _mechanism(
 ) -> JSON:
     if not promised:
         return None
-    steps = max(sum(e.steps for e in events) for events in by_site.values())
+    steps = max(
+        sum(e.steps for e in events if e.kind != COUNTS) for events in by_site.values()
+    )
     sizes = {e.dimension for events in by_site.values() for e in events} - {0}
     parameters = max(sizes, default=traces.parameters)
-    if not parameters:
+    if not parameters or not steps:
         return None
     most = max(float(str(p["epsilon"])) for p in promised if isinstance(p, dict))
     encryption = traces.plan["encryption"]

@@ -1,7 +1,7 @@
 """The least noise that keeps a run within its epsilon."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fedsecure.accounting import PrivacyEvent, Relation
 from fedsecure.errors import ConfigurationError
@@ -15,6 +15,7 @@ def calibrate(
     steps: int,
     relation: Relation,
     accountant: AccountantFactory,
+    beside: Sequence[PrivacyEvent] = (),
 ) -> float:
     """Return the least noise multiplier that keeps `steps` steps within the target.
 
@@ -24,6 +25,8 @@ def calibrate(
         Never exceeded; undercut by at most 0.05%.
     accountant : AccountantFactory
         The one the run is enforced with: another one ends it early.
+    beside : sequence of PrivacyEvent
+        As for `calibrate_event`.
 
     Raises
     ------
@@ -35,7 +38,7 @@ def calibrate(
     def event(noise_multiplier: float) -> PrivacyEvent:
         return PrivacyEvent("poisson_gaussian", noise_multiplier, sample_rate, steps)
 
-    return calibrate_event(target_epsilon, delta, relation, accountant, event)
+    return calibrate_event(target_epsilon, delta, relation, accountant, event, beside)
 
 
 def calibrate_event(
@@ -44,6 +47,7 @@ def calibrate_event(
     relation: Relation,
     accountant: AccountantFactory,
     event: Callable[[float], PrivacyEvent],
+    beside: Sequence[PrivacyEvent] = (),
 ) -> float:
     """Return the least noise multiplier whose event stays within the target.
 
@@ -53,13 +57,17 @@ def calibrate_event(
         As for `calibrate`, with the same exceptions.
     event : callable
         Noise multiplier -> everything the run does; more noise must not cost more.
+    beside : sequence of PrivacyEvent
+        What the same rows pay for too, whatever the multiplier: together they stay
+        within the target.
     """
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
         raise ConfigurationError(f"target_epsilon={target_epsilon}, must be positive")
 
     def cost(noise_multiplier: float) -> float:
         spent = accountant(relation)
-        spent.compose(event(noise_multiplier))
+        for each in (event(noise_multiplier), *beside):
+            spent.compose(each)
         return spent.epsilon(delta)
 
     low, high = _bracket(cost, target_epsilon)

@@ -119,10 +119,11 @@ def counts_of(
     ConfigurationError
         The section is missing, is there for nothing, or nothing bounds what it tells.
     """
-    if document["metrics"] != "dp":
+    metrics = document.get("metrics")
+    if metrics != "dp":
         if "counts" in document:
             raise ConfigurationError(
-                f"plan section counts does nothing with metrics={document['metrics']!r}"
+                f"plan section counts does nothing with metrics={metrics!r}"
             )
         return None
     if privacy is None:

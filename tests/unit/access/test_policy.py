@@ -102,6 +102,43 @@ def test_a_project_that_is_not_named_is_not_admitted() -> None:
         _check(replace(ASKED, project="lung"))
 
 
+DP = replace(ASKED, metrics="dp", count_noise=8.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("dp", "the plan releases metrics (dp), none may"),
+        ("plain", "the plan releases metrics (plain), none may"),
+    ],
+)
+def test_metrics_beyond_none_are_refused_by_line(asked: str, said: str) -> None:
+    line = TEXT.splitlines().index("    metrics: none") + 1
+    with pytest.raises(PolicyRefused) as no:
+        _check(replace(DP, metrics=asked), TEXT)
+    assert said in str(no.value)
+    assert f"line {line})" in str(no.value)
+
+
+def test_plain_metrics_are_refused_where_noisy_counts_may_leave() -> None:
+    text = TEXT.replace("metrics: none", "metrics: dp")
+    with pytest.raises(PolicyRefused, match=r"\(plain\), only counts with noise may"):
+        _check(replace(ASKED, metrics="plain"), text)
+
+
+@pytest.mark.parametrize("allowed", ["dp", "plain"])
+def test_noisy_counts_may_leave_where_as_much_or_more_may(allowed: str) -> None:
+    _check(DP, TEXT.replace("metrics: none", f"metrics: {allowed}"))
+
+
+def test_counts_with_less_noise_than_the_policy_s_least_are_refused() -> None:
+    text = TEXT.replace("metrics: none", "metrics: dp")
+    with pytest.raises(
+        PolicyRefused, match=r"min_noise_multiplier: the plan has 0\.01"
+    ):
+        _check(replace(DP, count_noise=0.01), text)
+
+
 def test_metrics_may_be_fewer_than_allowed() -> None:
     _check(ASKED, TEXT.replace("metrics: none", "metrics: plain"))
 
@@ -178,7 +215,7 @@ def test_size_is_looked_at_before_the_signature() -> None:
         ("default: deny", "default: allow", "policy.default='allow', must be 'deny'"),
         ("default: deny\n", "", "missing default"),
         ("default: deny", "defualt: deny", "'defualt'; did you mean 'default'"),
-        ("metrics: none", "metrics: dp", "metrics='dp', must be none or plain"),
+        ("metrics: none", "metrics: all", "metrics='all', must be none or dp or plain"),
         ("metrics: none", "metrics: [none]", "metrics=a list, must be"),
         ("metrics: none", "hours: {}\n    metrics: none", "unknown field 'hours'"),
         ("delta: 1e-5,", "delta: 1e-5, delta: 1e-2,", "duplicate key"),

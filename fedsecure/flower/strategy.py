@@ -127,6 +127,7 @@ class SecureFedAvg(Strategy):
         first = None if initial_arrays is None else _first_model(initial_arrays)
         tools = self._tools(self._post(grid))
         self._campaign.start()
+        tools.observer.note("standby", {"holder": tools.name})
         try:
             while not self._complete(tools):
                 self._serve_once(tools, first)

@@ -1,8 +1,8 @@
 """A federation of real Flower processes whose leader is struck again and again.
 
 One run serves several samples, because starting one takes longer than most outages. A
-leader is struck at the first update of a round, once another aggregator stands by and
-the last one struck is back.
+leader is struck at the first update of a round, once the last one struck is let go and
+another aggregator has said that it stands by.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from fedsecure.disk import SystemDisk
 from fedsecure.drills.processes import processes_of, send
 from fedsecure.drills.scene import Scene, play
 from fedsecure.errors import FedsecureError
-from fedsecure.heartbeat import started_at
 
 FAULTS = ("host lost", "pause", "partition", "crash, supervised", "hand-over")
+_ENDS = ("host lost", "crash, supervised")
 _CONFIG = (
     "backend=deployment",
     "federation.sites=2",
@@ -36,10 +36,11 @@ _CONFIG = (
     "encryption=insecure_plain",
     "encryption.masking=none",
 )
-_WARM = 4.0
-"""Seconds that a ServerApp needs until it campaigns; it is seen, not heard."""
 _APP, _DAEMON = b"flwr-serverapp", b"fedsecure.daemons.aggregator"
-_TICKS = 100.0  # sysconf(SC_CLK_TCK) on Linux
+
+
+class _EnoughError(Exception):
+    """All strikes are followed: the rest of the run is not waited for."""
 
 
 @dataclass
@@ -61,8 +62,10 @@ class Striker:
         self._clock = SystemClock()
         self._undo: list[Callable[[], None]] = []
         self._groups: dict[str, Group] = {}
+        self._stand: set[str] = set()
         self.scene: Scene | None = None
         self.strikes: list[Strike] = []
+        self.events: list[Event] = []
 
     def begin(self, scene: Scene) -> None:
         self.scene = scene
@@ -72,16 +75,24 @@ class Striker:
                 self._groups[name] = Group(name, self._engine.ports)
 
     def see(self, event: Event) -> None:
-        if self.scene is None:
-            return
-        if event["event"] == "processes":
+        self.events.append(event)
+        what, source = event["event"], str(event["source"])
+        if what == "standby":
+            self._stand.add(source)
+        elif what == "processes" and self.scene is not None:
             for name, group in self._groups.items():
                 group.join(processes_of(self.scene.kits / name))
-        elif event["event"] == "released" and self.strikes:
-            if event["source"] != self.strikes[-1].victim:
-                self._bring_back()
-        elif event["event"] == "update" and self._may_strike(event):
-            self._strike(str(event["source"]), int(str(event["round"])))
+        elif what == "released" and self.strikes:
+            self._go_on(source, int(str(event["round"])))
+        elif what == "update" and self._may_strike(source, int(str(event["round"]))):
+            self._strike(source, int(str(event["round"])))
+
+    def _go_on(self, source: str, number: int) -> None:
+        last = self.strikes[-1]
+        if source != last.victim:
+            self._bring_back()
+            if len(self.strikes) >= self._most and number > last.round:
+                raise _EnoughError
 
     def end(self) -> None:
         self._bring_back()
@@ -94,20 +105,12 @@ class Striker:
         for group in self._groups.values():
             group.remove()
 
-    def _may_strike(self, event: Event) -> bool:
-        number = int(str(event["round"]))
+    def _may_strike(self, leader: str, number: int) -> bool:
         if self._undo or len(self.strikes) >= self._most or number < 2:
             return False
-        if self.strikes and number < self.strikes[-1].round + 2:
-            return False  # an ordinary round in between
-        kits = self.scene.kits.glob("agg-*") if self.scene else ()
-        others = [k for k in kits if k.name != event["source"]]
-        return all(self._warm(kit) for kit in others)
-
-    def _warm(self, kit: Path) -> bool:
-        found = _like(kit, _APP)
-        now = self._clock.now()
-        return any(now - started_at(pid) / _TICKS > _WARM for pid in found)
+        if self.strikes and number <= self.strikes[-1].round:
+            return False
+        return bool(self._stand - {leader})
 
     def _strike(self, victim: str, number: int) -> None:
         if self.scene is None:
@@ -132,6 +135,8 @@ class Striker:
         else:
             send(_like(kit, _APP), signal.SIGKILL)
         self.strikes.append(Strike(victim, when, number))
+        if self._fault in _ENDS or self._engine.plug == "embedded":
+            self._stand.discard(victim)  # until its next process says so
 
     def _bring_back(self) -> None:
         while self._undo:
@@ -150,32 +155,33 @@ def _like(kit: Path, words: bytes) -> frozenset[int]:
 def measure(engine: Running, fault: str, strikes: int, kept: Kept) -> None:
     """Add a run's samples; one that fails is told, and costs its own samples only."""
     striker = Striker(engine, fault, strikes)
-    rounds = 2 + 5 * strikes
+    rounds = 2 + 10 * strikes
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fed-bench-") as folder:
         scene = Scene(Path(folder), SystemClock())
         try:
             config = [*_CONFIG, f"federation.rounds={rounds}", *engine.overrides()]
-            outcome = play(scene, striker, config).outcome
+            play(scene, striker, config)
+        except _EnoughError:
+            pass
         except FedsecureError as failed:
             print(f"{engine.plug} {fault}: {failed}", file=sys.stderr)
-            return
         finally:
             striker.remove()
     name = f"{engine.plug}, Flower: {fault}"
-    kept.add({f"{name}: {w}": s for w, s in samples(striker, outcome).items()})
+    kept.add({f"{name}: {w}": s for w, s in samples(striker).items()})
     seconds = time.monotonic() - begun
     print(f"{name}: {len(striker.strikes)} in {seconds:.0f} s", file=sys.stderr)
 
 
-def samples(striker: Striker, outcome: Outcome) -> dict[str, list[float]]:
+def samples(striker: Striker) -> dict[str, list[float]]:
     """Return seconds by what was waited for, over all strikes of a run."""
     out: dict[str, list[float]] = {}
-    ordinary = _ordinary(striker.strikes, outcome.events)
+    ordinary = _ordinary(striker.strikes, striker.events)
     for strike in striker.strikes:
         after = [
             e
-            for e in outcome.events
+            for e in striker.events
             if float(str(e["now"])) >= strike.when and e["source"] != strike.victim
         ]
         led = _first(after, "leader")

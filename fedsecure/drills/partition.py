@@ -20,6 +20,7 @@ _HUB = "hub"
 _PORT = 2379
 _START = 30.0
 _LOOK = 0.02
+_ENOUGH = 2 * TTL
 _CHAINS = {"both ways": ("input", "output"), "one way": ("output",)}
 
 
@@ -118,13 +119,19 @@ def _cuts(
         longest = max(longest or 0.0, float(led) - begun)
         cast.until("the old one to stop", partial(cast.says, leader, "over", term - 1))
         stopped = max(x["now"] for x in cast.lines(leader) if x["event"] == "over")
-        if stopped - begun > 2 * TTL:
-            promises.append(f"{leader} led on for {stopped - begun:.1f} s, {how}")
+        promises += overstayed(leader, stopped - begun, how)
         cast.note(f"{leader} is healed")
         hosts.heal(leader)
         cast.until("writes", partial(cast.says, other, "wrote", term))
         cast.clock.sleep(TTL)
     return promises, longest
+
+
+def overstayed(leader: str, seconds: float, how: str) -> list[str]:
+    """Return what is wrong with how long a leader led that was cut off."""
+    if seconds <= _ENOUGH:
+        return []
+    return [f"{leader} led on for {seconds:.1f} s, cut off {how}: at most {_ENOUGH:g}"]
 
 
 def _part(name: str, address: str) -> Part:

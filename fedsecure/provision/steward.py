@@ -25,16 +25,46 @@ _NOTE = """\
 # Written by `fedsecure provision` for a demonstration (origin: central). The steward
 # reviews and edits it, then signs it again: fedsecure policy sign KIT
 """
+_MEANING: Mapping[str, str] = {
+    "accountant": "who may say that a ceiling is kept: rdp alone, or pld after it",
+    "content_changes": "other rows under the same id: inherit all spending, or refuse",
+    "delta": "at most; below 1/rows (1/users where the unit is the user)",
+    "max_colluding_sites": "a plan of shared noise must bear at least so many",
+    "max_epsilon": "of a data set, over all runs and all time: a hard stop",
+    "max_l2_norm": "of an update without shared noise",
+    "max_sample_rate": "at most; in (0, 1]",
+    "metrics": "the most that leaves: none, dp (noisy counts, charged) or plain",
+    "min_noise_multiplier": "noise over what one unit can move; at least",
+    "min_surviving_sites": "a private sum is of at least so many sites",
+    "modes": "none, example_distributed, user_distributed, example_local, silo",
+    "open_layers": "true lets a run leave some tensors without encryption",
+    "per_run_epsilon": "of one run; at most max_epsilon",
+    "relation": "what the ceilings are about: add_or_remove_one or replace_one",
+    "unit": "the weakest that is served: example, user or site",
+}
+"""What is written above a field, wherever it stands."""
 DEMO_RULES: Mapping[str, object] = {
     "id": "demo",
     "datasets": ["digits", "breast-cancer", "csv", "object"],
     "schemes": ["bfv"],
     "privacy": {
-        "modes": ["none", "example_distributed", "example_local"],
+        "modes": [
+            "none",
+            "example_distributed",
+            "user_distributed",
+            "example_local",
+        ],
         "min_noise_multiplier": 0.3,
         "max_epsilon": 10.0,
+        "per_run_epsilon": 10.0,
         "delta": 1e-5,
         "max_sample_rate": 1.0,
+        "min_surviving_sites": 1,
+        "max_colluding_sites": 1,
+        "unit": "example",
+        "relation": "add_or_remove_one",
+        "accountant": "pld",
+        "content_changes": "inherit",
     },
     "update": {"max_bytes": 1_000_000_000, "max_l2_norm": 1000.0},
     "runs": {"max_rounds": 1000},
@@ -75,7 +105,7 @@ def write_policy(
     yaml, text = YAML(typ="safe", pure=True), StringIO()
     yaml.default_flow_style = False
     yaml.dump(policy, text)
-    data = (_NOTE + text.getvalue()).encode()
+    data = (_NOTE + _explained(text.getvalue())).encode()
     key = _steward(kit)
     read_policy(data, key.sign(LABEL + data), key.public, site)
     replace_file(kit / "policy.yaml", data)
@@ -103,6 +133,17 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
     SystemDisk().write_once(temporary, data)
     os.replace(temporary, path)  # noqa: PTH105 - the system call this is about
+
+
+def _explained(text: str) -> str:
+    """Return the file with a comment above each field that `_MEANING` knows."""
+    lines = []
+    for line in text.splitlines():
+        name, indent = line.strip().partition(":")[0], len(line) - len(line.lstrip())
+        if name in _MEANING:
+            lines.append(f"{' ' * indent}# {_MEANING[name]}")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def _steward(kit: Path) -> SigningKey:

@@ -27,6 +27,7 @@ CHANGES = ("inherit", "refuse")
 NEEDED = frozenset(
     ["modes", "max_epsilon", "delta", "min_noise_multiplier", "max_sample_rate"]
 )
+_UNIT_OF = {"user_distributed": "user", "silo": "site"}
 _SHARED = frozenset(["example_distributed", "user_distributed", "silo"])
 
 
@@ -101,6 +102,13 @@ class PrivacyRules:
         """Return the accountants that are asked, the cheapest first."""
         return ("rdp",) if self.accountant == "rdp" else ("rdp", "pld")
 
+    @property
+    def weakest(self) -> str:
+        """Return the weakest unit that a run may protect, by `unit` and `modes`."""
+        served = [_UNIT_OF.get(mode, "example") for mode in self.modes - {"none"}]
+        weakest = min(served, key=UNITS.index, default="example")
+        return max(weakest, self.unit, key=UNITS.index)
+
     def check(self, promise: Promise, place: Place) -> None:
         """Return only if a plan promises enough.
 
@@ -168,7 +176,8 @@ def read_rules(value: JSON, where: str) -> PrivacyRules:
 def strictest(rules: Sequence[PrivacyRules]) -> PrivacyRules:
     """Return what holds for a data set that several projects may use.
 
-    Its ceilings, relation, accountant and content: a budget is one, whoever asks.
+    Its ceilings, relation, accountant and content: a budget is one, whoever asks. Its
+    unit is the weakest of all: what is served to one is spent for all.
     """
     return PrivacyRules(
         modes=frozenset(),
@@ -177,6 +186,7 @@ def strictest(rules: Sequence[PrivacyRules]) -> PrivacyRules:
         min_noise_multiplier=max(r.min_noise_multiplier for r in rules),
         max_sample_rate=min(r.max_sample_rate for r in rules),
         per_run_epsilon=min(r.per_run_epsilon for r in rules),
+        unit=min((r.weakest for r in rules), key=UNITS.index),
         relation=max((r.relation for r in rules), key=RELATIONS.index),
         accountant=max((r.accountant for r in rules), key=ACCOUNTANTS.index),
         content_changes=max((r.content_changes for r in rules), key=CHANGES.index),

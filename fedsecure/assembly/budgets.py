@@ -72,11 +72,12 @@ def _open(policy: SitePolicy, content: Content, ledger: Ledger) -> Budget:
     ceiling = Ceiling(
         held.max_epsilon,
         # A delta the rows do not allow is refused per plan; the ledger's is tighter.
-        min(held.delta, 0.5 / content.rows),
+        min(held.delta, 0.5 / content.counted(held.unit)[0]),
         Relation(held.relation),
         policy.digest,
         held.per_run_epsilon,
         held.content_changes == "inherit",
+        held.unit,
     )
     return Budget.open(ledger, content, ceiling, _guards(held.guards))
 

@@ -104,7 +104,7 @@ def _site(job: Job, name: str, index: int) -> _Site:
     )
     state = job.folder / "sites" / name
     key = fingerprint(kit, data.digest())
-    content = Content(job.config.data.id, key, trainer.rows())
+    content = Content(job.config.data.id, key, trainer.rows(), trainer.users())
     # A site's shelf is its own affair, wherever checkpoints go.
     kind = "memory" if job.config.store.name == "memory" else "local"
     store: Store = registry.load("stores", kind).create({"path": state / "shelf"})

@@ -61,7 +61,8 @@ class _Sites:
             rows, device=self.device, index=index, objects=self.objects
         )
         dataset = str(self.data["dataset"])
-        content = Content(dataset, fingerprint(kit, rows.digest()), trainer.rows())
+        key = fingerprint(kit, rows.digest())
+        content = Content(dataset, key, trainer.rows(), trainer.users())
         store = registry.load("stores", "local").create({"path": state / "shelf"})
         half = build_round(kit, content, store, state)
         try:

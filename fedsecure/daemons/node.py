@@ -98,7 +98,10 @@ class NodeDaemon:
         )
         dataset = self._config.data.id
         content = Content(
-            dataset, fingerprint(self._kit, worker.digest()), max(worker.rows(), 1)
+            dataset,
+            fingerprint(self._kit, worker.digest()),
+            max(worker.rows(), 1),
+            worker.users(),
         )
         half = build_round(self._kit, content, store, self._kit.state)
 

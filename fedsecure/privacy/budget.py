@@ -35,11 +35,24 @@ class Content:
         A keyed fingerprint of the present content. A new one inherits all spending.
     rows : int
         How many; never written down.
+    users : int
+        Persons behind them, never written down either; 0: not told apart.
     """
 
     dataset: str
     fingerprint: str
     rows: int
+    users: int = 0
+
+    def counted(self, unit: str) -> tuple[int, str]:
+        """Return what delta is compared with where `unit` is protected, and its name.
+
+        Persons, if the unit is the user and the site tells them apart. Else rows: there
+        are as many rows as persons at least, so that is the stricter bound.
+        """
+        if unit == "user" and self.users:
+            return self.users, "users"
+        return self.rows, "rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,8 @@ class Ceiling:
         What one run may spend; infinity: all that is left.
     content_may_change : bool
         Whether other rows under the same id are taken, with all spending inherited.
+    unit : str
+        The weakest unit that is served: "example", "user" or "site".
     """
 
     max_epsilon: float
@@ -65,6 +80,7 @@ class Ceiling:
     policy_digest: bytes
     per_run_epsilon: float = math.inf
     content_may_change: bool = True
+    unit: str = "example"
 
     def __post_init__(self) -> None:
         """Refuse a ceiling that is no ceiling."""
@@ -120,13 +136,14 @@ class Budget:
         Raises
         ------
         ConfigurationError
-            If delta >= 1/rows, or no guard is given.
+            If delta >= 1/rows (1/users where no weaker unit is served), or no guard is
+            given.
         LedgerCorrupt
             If a budget line cannot be read.
         PolicyRefused
             If the content is another than before and the ceiling does not allow that.
         """
-        check_delta(ceiling.delta, content.rows)
+        check_delta(ceiling.delta, *content.counted(ceiling.unit))
         if not guards:
             raise ConfigurationError("a budget needs at least one accountant")
         budget = cls(ledger, content.dataset, ceiling, guards)

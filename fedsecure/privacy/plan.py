@@ -161,7 +161,8 @@ class PrivacyPlan:
             If delta >= 1/rows. The message holds the row count: it stays at the site.
         """
         if self.mode is not Mode.NONE:
-            check_delta(self.delta, rows)
+            users = self.mode is Mode.USER_DISTRIBUTED
+            check_delta(self.delta, rows, "users" if users else "rows")
 
     def document(self) -> dict[str, JSON]:
         """Return the plan as plain JSON values, format number first."""
@@ -199,19 +200,28 @@ class PrivacyPlan:
         return cls(mode=mode, relation=relation, **numbers, **counts)  # type: ignore[arg-type]
 
 
-def check_delta(delta: float, rows: int) -> None:
-    """Refuse delta >= 1/rows (Dwork and Roth 2014, section 2.3).
+def check_delta(delta: float, count: int, units: str = "rows") -> None:
+    """Refuse delta >= 1/rows, or 1/users (Dwork and Roth 2014, section 2.3).
+
+    Parameters
+    ----------
+    count : int
+        How many units of privacy there are.
+    units : str
+        What they are called.
 
     Raises
     ------
     ConfigurationError
-        With the bound. The message holds the row count: it stays at the site.
+        With the bound. The message holds the count: it stays at the site.
     """
-    if rows < 1:
-        raise ConfigurationError(f"rows={rows}, a private data set needs at least 1")
-    if not 0 < delta < 1 / rows:
+    if count < 1:
         raise ConfigurationError(
-            f"delta={delta}, must be above 0 and below 1/rows = {1 / rows:.3g}; "
+            f"{units}={count}, a private data set needs at least 1"
+        )
+    if not 0 < delta < 1 / count:
+        raise ConfigurationError(
+            f"delta={delta}, must be above 0 and below 1/{units} = {1 / count:.3g}; "
             "lower privacy.delta"
         )
 

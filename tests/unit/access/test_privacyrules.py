@@ -186,3 +186,26 @@ def test_the_strictest_of_several_projects_holds_field_by_field() -> None:
     assert (held.max_epsilon, held.per_run_epsilon, held.delta) == (2.0, 0.5, 1e-6)
     assert (held.accountant, held.content_changes) == ("rdp", "refuse")
     assert strictest([one, read(relation="replace_one")]).relation == "replace_one"
+
+
+@pytest.mark.parametrize(
+    ("modes", "unit", "weakest"),
+    [
+        (["example_local", "user_distributed"], "example", "example"),
+        (["none", "user_distributed"], "example", "user"),
+        (["user_distributed", "silo"], "example", "user"),
+        (["example_local", "user_distributed"], "user", "user"),
+        (["silo"], "example", "site"),
+        (["none"], "example", "example"),
+    ],
+)
+def test_the_weakest_unit_served_follows_from_unit_and_modes(
+    modes: list[JSON], unit: str, weakest: str
+) -> None:
+    assert read(modes=modes, unit=unit).weakest == weakest
+
+
+def test_one_project_that_serves_rows_makes_the_account_one_of_rows() -> None:
+    persons, rows = read(unit="user"), read(unit="example")
+    assert strictest([persons, persons]).unit == "user"
+    assert strictest([persons, rows]).unit == "example"

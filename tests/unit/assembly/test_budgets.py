@@ -146,3 +146,22 @@ def test_other_rows_inherit_where_the_policy_allows_them(
 def test_no_rows_are_no_budget(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="has 0 rows to train on"):
         Desk(make_kits(tmp_path, 1), tmp_path / "state", replace(CONTENT, rows=0))
+
+
+def test_the_ledger_s_delta_is_of_persons_where_a_policy_serves_only_persons(
+    tmp_path: Path,
+) -> None:
+    persons = Content("data", "f" * 32, rows=5_000_000, users=50)
+    desk = Desk(make_kits(tmp_path, 1), tmp_path / "state", persons)
+    try:
+        by_rows = opened_delta(desk)
+        desk.allow(unit="user")
+        desk.budgets["data"]
+        assert (by_rows, opened_delta(desk)) == (0.5 / 5_000_000, 1e-5)
+    finally:
+        desk.ledger.close()
+
+
+def opened_delta(desk: Desk) -> object:
+    [*_, last] = [r for r in desk.ledger.records() if r.action == "budget.open"]
+    return last.detail["delta"]

@@ -250,6 +250,32 @@ def test_delta_of_one_over_rows_is_refused() -> None:
         _open(Paper(), content=Content("ward", "fp-1", 100_000))
 
 
+PERSONS = Content("ward", "fp-1", 200_000, users=1_000)
+
+
+def test_delta_is_compared_with_persons_where_no_weaker_unit_is_served() -> None:
+    ceiling = replace(_ceiling(), unit="user")
+    budget = Budget.open(cast("Ledger", Paper()), PERSONS, ceiling, [RDP])
+    assert budget.epsilon(1e-5) == 0
+
+
+def test_delta_is_compared_with_rows_where_rows_are_served_too() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"delta=1e-05, .* below 1/rows = 5e-06"
+    ):
+        Budget.open(cast("Ledger", Paper()), PERSONS, _ceiling(), [RDP])
+
+
+def test_delta_of_one_over_persons_is_refused_with_the_bound() -> None:
+    ceiling = replace(_ceiling(), unit="user", delta=2e-3)
+    with pytest.raises(ConfigurationError, match=r"delta=0\.002, .* 1/users = 0\.001"):
+        Budget.open(cast("Ledger", Paper()), PERSONS, ceiling, [RDP])
+
+
+def test_persons_who_are_not_told_apart_count_as_rows() -> None:
+    assert Content("ward", "fp-1", 10).counted("user") == (10, "rows")
+
+
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])
 def test_ceiling_that_is_none_is_refused(epsilon: float) -> None:
     with pytest.raises(ConfigurationError, match="max_epsilon="):

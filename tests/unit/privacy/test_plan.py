@@ -192,6 +192,18 @@ def test_mode_none_asks_nothing_of_the_rows() -> None:
     PrivacyPlan(Mode.NONE).check_rows(1)
 
 
+def test_delta_of_a_plan_for_users_is_compared_with_users_by_name() -> None:
+    users = dataclasses.replace(
+        PLAN,
+        mode=Mode.USER_DISTRIBUTED,
+        steps_per_round=1,
+        min_contributors=2,
+        max_colluders=1,
+    )
+    with pytest.raises(ConfigurationError, match=r"below 1/users = 1e-05"):
+        users.check_rows(100_000)
+
+
 def test_event_comes_back_from_its_document() -> None:
     wire = json.loads(json.dumps(event_document(PLAN.event())))
     assert read_event(wire) == PLAN.event()

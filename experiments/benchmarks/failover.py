@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from experiments.benchmarks.outages import federation, members
+from experiments.benchmarks.outages import federation, inprocess, members
 from experiments.benchmarks.outages.engines import ENGINES
 from experiments.benchmarks.outages.samples import Kept, figures, plot, table
 
@@ -42,11 +42,14 @@ def main() -> None:
     parser.add_argument("--flower", default="")
     parser.add_argument("--faults", default=",".join(federation.FAULTS))
     parser.add_argument("--strikes", type=int, default=4)
+    parser.add_argument("--process", type=int, default=0)
     asked = parser.parse_args()
     kept = Kept(asked.kept)
     for plug in filter(None, asked.members.split(",")):
         with ENGINES[plug]() as engine:
             members.measure(engine, asked.repeats, kept)
+    if asked.process:
+        inprocess.measure(asked.process, kept)
     for plug in filter(None, asked.flower.split(",")):
         with ENGINES[plug]() as engine:
             for fault in asked.faults.split(","):

@@ -1,4 +1,9 @@
-"""One experiment gives one model, bit for bit, in one process and in eleven."""
+"""One experiment gives one model, bit for bit: in one process, in eleven, and in eleven
+whose leader's host is lost in mid-round.
+
+In `make chaos`: each of the runs takes a minute. Deaths at each durable step are in
+`tests/simulation/test_final_model.py`, storms of all faults in `tests/chaos/storms.py`.
+"""
 
 from pathlib import Path
 
@@ -9,7 +14,7 @@ from fedsecure import experiment, registry
 from fedsecure.backends import Job
 from fedsecure.composition import composed
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(280)]
 
 ROUNDS = 2
 
@@ -23,13 +28,15 @@ def last_models(folder: Path, pattern: str) -> dict[str, bytes]:
     }
 
 
-def models_of(backend: str, folder: Path) -> dict[str, bytes]:
+def models_of(backend: str, folder: Path, *more: str) -> dict[str, bytes]:
+    """Return every site's last model, and check that a fault asked for was struck."""
     config = composed(
         [
             f"backend={backend}",
             "privacy=none",  # noise is never the same twice
             f"federation.rounds={ROUNDS}",
             f"run_root={folder}",
+            *more,
         ]
     )
     parts = experiment._simulated(config)
@@ -38,17 +45,30 @@ def models_of(backend: str, folder: Path) -> dict[str, bytes]:
     run = folder / "run"
     run.mkdir()
     plug = registry.load("backends", backend).create({})
-    plug.run(Job(config, plan, kits, run, lambda _: None))
+    events = plug.run(Job(config, plan, kits, run, lambda _: None)).events
+    assert len({e["term"] for e in events if e["event"] == "leader"}) == 1 + len(more)
     where = kits if backend == "deployment" else run / "sites"
     return last_models(where, "*/state" if backend == "deployment" else "*")
 
 
-def test_inprocess_and_deployment_give_the_same_bits(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    one = models_of("inprocess", tmp_path_factory.mktemp("a"))
-    many = models_of("deployment", tmp_path_factory.mktemp("b"))
-    assert len(one) == len(many) == 3
-    assert one == many
-    first = next(iter(one.values()))
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Return the models of a run to which nothing happened, in one process."""
+    found = models_of("inprocess", tmp_path_factory.mktemp("one"))
+    assert len(found) == 3
+    first = next(iter(found.values()))
     assert np.count_nonzero(np.frombuffer(first, dtype="<f8")) > 0
+    return found
+
+
+def test_inprocess_and_deployment_give_the_same_bits(
+    one: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert models_of("deployment", tmp_path) == one
+
+
+def test_a_leader_lost_in_mid_round_changes_no_bit(
+    one: dict[str, bytes], tmp_path: Path
+) -> None:
+    lost = "backend.kill_leader_in_round=2"
+    assert models_of("deployment", tmp_path, lost) == one

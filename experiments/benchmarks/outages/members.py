@@ -34,13 +34,11 @@ FAULTS = {
 class Member:
     """A member's process and what it says, as it says it."""
 
-    def __init__(self, part: Part, prefix: list[str]) -> None:
-        self.name = part.name
+    def __init__(self, name: str, command: list[str]) -> None:
+        self.name = name
         self.lines: list[Mapping[str, Any]] = []
         self._more = threading.Condition()
-        self.process = subprocess.Popen(
-            [*prefix, *part.command()], stdout=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -50,13 +48,22 @@ class Member:
                     self.lines.append(json.loads(line))
                     self._more.notify_all()
 
-    def first(self, event: str, since: float, limit: float = 60.0) -> float:
-        """Return when it said `event` first after a moment; waits for it."""
+    def first(
+        self, event: str, since: float, limit: float = 60.0, number: int | None = None
+    ) -> float:
+        """Return when it said `event` first after a moment; waits for it.
+
+        Parameters
+        ----------
+        number : int, optional
+            Of the round; any if None.
+        """
         ends = time.monotonic() + limit
         with self._more:
             while True:
                 for line in self.lines:
-                    if line["event"] == event and line["now"] >= since:
+                    right = number is None or line.get("round") == number
+                    if line["event"] == event and line["now"] >= since and right:
                         return float(line["now"])
                 if not self._more.wait(ends - time.monotonic()):
                     raise RuntimeError(f"{self.name} never said {event!r}")
@@ -76,10 +83,11 @@ def struck(engine: Running, fault: str) -> dict[str, float]:
             group = Group("first", engine.ports)
             stack.callback(group.remove)
         part = Part("first", engine.plug, settings, TTL, handover=str(folder))
-        leader = Member(part, group.prefix if group else [])
+        leader = Member(part.name, [*(group.prefix if group else []), *part.command()])
         stack.callback(leader.end)
         leader.first("wrote", 0.0)
-        standby = Member(Part("second", engine.plug, settings, TTL), [])
+        second = Part("second", engine.plug, settings, TTL)
+        standby = Member(second.name, second.command())
         stack.callback(standby.end)
         standby.first("stands by", 0.0)
         if fault == "crash, supervised":

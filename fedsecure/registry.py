@@ -7,7 +7,7 @@ from types import ModuleType
 
 from fedsecure.errors import ConfigurationError, UnknownPlug
 
-SOCKETS = ("accounting", "stores", "metadata", "he", "backends")
+SOCKETS = ("accounting", "stores", "metadata", "he", "backends", "keks")
 
 
 def names(socket: str) -> tuple[str, ...]:

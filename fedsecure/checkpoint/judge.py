@@ -6,6 +6,7 @@ from enum import StrEnum
 from fedsecure.checkpoint import seal
 from fedsecure.checkpoint.copies import Foreign
 from fedsecure.checkpoint.manifest import Manifest, read_manifest
+from fedsecure.checkpoint.rack import Rack, box_rack
 from fedsecure.envelope import Kind, Verified, parse, verify
 from fedsecure.errors import VerificationError
 from fedsecure.keys import BoxKey, VerifyKey
@@ -48,6 +49,8 @@ class Judge:
         Who may have signed manifests and releases; beginnings and updates.
     max_bytes : int
         Largest plain object.
+    rack : Rack, optional
+        The key-encryption keys; without, the aggregator's box key.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class Judge:
         aggregators: Mapping[str, VerifyKey],
         sites: Mapping[str, VerifyKey],
         max_bytes: int = 1 << 30,
+        rack: Rack | None = None,
     ) -> None:
-        self._name, self._box = name, box
+        self.rack = rack or box_rack(name, box, {name: box.public})
         self._aggregators, self._sites = aggregators, sites
         self.max_bytes = max_bytes
 
@@ -128,8 +132,7 @@ class Judge:
         return message
 
     def _open(self, stored: bytes, name: str) -> bytes:
-        sealed = seal.from_bytes(stored)
-        return seal.unseal(sealed, self._name, self._box, name.encode())
+        return self.rack.open(seal.from_bytes(stored), name.encode())
 
     def _verified(
         self, data: bytes, keys: Mapping[str, VerifyKey], kind: Kind

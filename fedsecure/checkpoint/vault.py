@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from fedsecure.checkpoint import seal
 from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
+from fedsecure.checkpoint.rack import Rack, box_rack
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import Clock
 from fedsecure.envelope import Kind, parse, verify
@@ -39,9 +40,11 @@ class Vault:
     clock : Clock
     max_bytes : int
         Largest plain object.
+    rack : Rack, optional
+        The key-encryption keys; without, those of the kits: `box` and `boxes`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a rack stands for box and boxes)
         self,
         replicas: Replicas,
         name: str,
@@ -52,12 +55,12 @@ class Vault:
         clock: Clock,
         *,
         max_bytes: int = 1 << 30,
+        rack: Rack | None = None,
     ) -> None:
         self._replicas = replicas
         self._name = name
         self._signing = signing
-        self._box = box
-        self._boxes = boxes
+        self._rack = rack or box_rack(name, box, boxes)
         self._keys = dict(keys)
         self._clock = clock
         self._max_bytes = max_bytes
@@ -195,12 +198,11 @@ class Vault:
         return self._max_bytes + _HEAD_MARGIN
 
     def _seal(self, data: bytes, name: str) -> bytes:
-        sealed = seal.seal(data, self._boxes, name.encode(), os.urandom(39))
+        sealed = self._rack.seal(data, name.encode(), os.urandom(39))
         return seal.to_bytes(sealed)
 
     def _open(self, data: bytes, name: str) -> bytes:
-        sealed = seal.from_bytes(data)
-        return seal.unseal(sealed, self._name, self._box, name.encode())
+        return self._rack.open(seal.from_bytes(data), name.encode())
 
     def _envelope(self, manifest: Manifest) -> bytes:
         return self._replicas.get(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
-from fedsecure.assembly.places import open_engine, open_stores
+from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import Scrubber, make_judge
 from fedsecure.assembly.section import read_section
 from fedsecure.assembly.wish import HANDOVER, PAUSED, WishFile
@@ -31,6 +31,7 @@ from fedsecure.flower.strategy import SecureFedAvg, Wire
 from fedsecure.ledger import Ledger
 from fedsecure.metadata import Engine
 from fedsecure.monitor.observer import JsonLines, Observer
+from fedsecure.monitor.pulse import PULSE, Pulse
 from fedsecure.release import plan_digest
 from fedsecure.stores import Store
 from fedsecure.update import JSON
@@ -84,7 +85,10 @@ def build_strategy(
     roster = kit.roster
     keys = {m.name: m.signing for m in roster.of(Role.AGGREGATOR)}
     boxes = {m.name: m.box for m in roster.of(Role.AGGREGATOR)}
-    vault = Vault(replicas, kit.name, kit.signing, kit.box, boxes, keys, clock)
+    rack = open_rack(kit, config)
+    vault = Vault(
+        replicas, kit.name, kit.signing, kit.box, boxes, keys, clock, rack=rack
+    )
     ledger = Ledger.open(
         around.state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
     )
@@ -101,10 +105,11 @@ def build_strategy(
             WishFile(kit.state, PAUSED, SystemDisk()).wanted,
             WishFile(kit.state, HANDOVER, SystemDisk()),
         ),
+        beat=Pulse(kit.state / PULSE, clock).beat,
     )
     tools = _tools(kit, terms, around.engine, vault, ledger, observer)
     if around.scrubbed:
-        judge, heads = make_judge(kit), around.engine.journal.head
+        judge, heads = make_judge(kit, rack), around.engine.journal.head
         Scrubber(
             lambda: take(around.stores, judge, heads),
             config.scrub_mb_per_s,
@@ -195,6 +200,8 @@ def aggregator_config(
         engine=config.lease,
         scrub_mb_per_s=store.scrub_mb_per_s,
         keep=store.keep,
+        kek=store.kek,
+        kek_before=store.kek_before,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import read_config, read_terms
-from fedsecure.assembly.places import open_engine, open_stores
+from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import SystemClock
 from fedsecure.daemons.opened_kit import open_kit
@@ -40,6 +40,7 @@ from fedsecure.flower.bundle import make_bundle
 from fedsecure.flower.link import Control
 from fedsecure.metadata import LeaseBoard
 from fedsecure.monitor.observer import JsonLines
+from fedsecure.monitor.pulse import PULSE, PulseWatch
 from fedsecure.provision.ca import check_certificate
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ START_SECONDS = 90.0
 _LOOK = 0.2
 _ASK = 5.0
 _LINGER = 5.0
+_HANGS, _HANGS_TTLS = 10.0, 3
+"""Seconds, and leases, without a pulse after which a ServerApp hangs."""
 
 
 def main(path: Path) -> int:
@@ -86,6 +89,8 @@ class AggregatorDaemon:
         self._log = kit.state / "superlink.log"
         clock = SystemClock()
         self._clock = clock
+        limit = max(_HANGS, _HANGS_TTLS * self._config.ttl)
+        self._pulse = PulseWatch(kit.state / PULSE, limit, clock)
         self._observer = JsonLines(kit.state / "daemon.jsonl", kit.name, clock)
 
     def serve(self, stop: threading.Event) -> int:
@@ -120,10 +125,11 @@ class AggregatorDaemon:
                 self._observer.note("vacated", {"term": lease.term})
 
     def _check(self) -> None:
-        """Refuse to start on what would fail later: certificate, port, stores."""
+        """Refuse to start on what would fail later: certificate, port, keys, stores."""
         certificate = (self._kit.path / "tls.crt").read_bytes()
         check_certificate(certificate, self._root, self._host, self._clock.wall())
         require_free_port(self._host, self._port)
+        open_rack(self._kit, self._config)
         stores = open_stores(self._config)
         Replicas(stores, self._config.quorum).probe(self._kit.roster.federation)
 
@@ -137,6 +143,7 @@ class AggregatorDaemon:
                 control.register(site.supernode, site.name)
             with tempfile.TemporaryDirectory(prefix="fed-app-") as folder:
                 bundle = make_bundle(Path(folder))
+            self._pulse.begin()
             run = control.start_run(bundle, {"kit": str(self._kit.path)})
             self._observer.note("started", {"run": run})
             if self._config.engine.name != "embedded":
@@ -174,6 +181,8 @@ class AggregatorDaemon:
                 asked = now
                 if self._status(control, run) == "finished:completed":
                     return True
+            if alive and self._pulse.hangs():
+                raise ProcessFailed("the ServerApp hangs: it shows no pulse")
             # A ServerApp that ended well is gone a moment before its run says so.
             if gone_since and now - gone_since > _LINGER:
                 raise ProcessFailed("the ServerApp died")

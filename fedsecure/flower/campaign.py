@@ -17,6 +17,8 @@ from fedsecure.metadata import Lease, LeaseBoard
 
 log = logging.getLogger(__name__)
 
+_POLL = 0.02
+"""Seconds between two looks at the board."""
 _YIELD_TTLS = 3
 """Leases that another aggregator has to take over before this one campaigns again."""
 
@@ -52,8 +54,8 @@ class Campaign:
         Whether this aggregator could do a leader's work now.
     operator : Operator
         What was asked of this aggregator; by default nothing.
-    poll : float
-        Seconds between two looks at the board.
+    beat : callable
+        Called at each turn: who watches from outside sees that it does not hang.
     """
 
     def __init__(
@@ -66,8 +68,9 @@ class Campaign:
         *,
         healthy: Callable[[], bool] = lambda: True,
         operator: Operator | None = None,
-        poll: float = 0.02,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        self._beat = beat
         self._board = board
         self._address = address
         self._ttl = ttl
@@ -76,7 +79,6 @@ class Campaign:
         self._operator = operator
         self._yields_until = 0.0
         self._yields_for = _YIELD_TTLS * ttl
-        self._poll = poll
         self._standing = Standing(name)
         self._leads = threading.Event()
         self._stop = threading.Event()
@@ -143,12 +145,13 @@ class Campaign:
 
     def _loop(self) -> None:
         while not self._stop.is_set():
+            self._beat()
             try:
                 self._turn()
             except StorageError as no_answer:
                 # Could not ask is never "yes": the lease runs out by itself.
                 log.warning("lease board does not answer: %s", no_answer)
-            self._stop.wait(self._poll)
+            self._stop.wait(_POLL)
 
     def _turn(self) -> None:
         standing = self._standing

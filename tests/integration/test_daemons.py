@@ -1,6 +1,7 @@
 """The daemons as an operator meets them: real processes, real ports, exit codes."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from fedsecure.access.kit import read_kit
 from fedsecure.composition import composed
-from fedsecure.daemons.supervisor import descendants
+from fedsecure.daemons.supervisor import descendants, named
 from fedsecure.disk import SystemDisk
 from fedsecure.experiment import make_plan
 from fedsecure.provision.kits import provision
@@ -134,6 +135,23 @@ def test_an_aggregator_serves_its_port_and_sigterm_leaves_no_process(
     assert aggregator.wait(PATIENCE) == 0
     assert [pid for pid in below if alive(pid)] == []
     assert not listens(where)
+
+
+@pytest.mark.chaos
+def test_a_serverapp_that_hangs_is_ended_and_begun_again(
+    aggregator: subprocess.Popen[bytes], kits: Path
+) -> None:
+    state = kits / "agg-1" / "state"
+    assert wait_until((state / "pulse").exists)
+    (hung,) = named(aggregator.pid, "flwr-serverapp")
+    os.kill(hung, signal.SIGSTOP)
+
+    def begun_again() -> bool:
+        return bool(set(named(aggregator.pid, "flwr-serverapp")) - {hung})
+
+    assert wait_until(begun_again, 90.0)
+    assert not alive(hung)
+    assert "the ServerApp hangs" in (state / "daemon.jsonl").read_text()
 
 
 def test_a_taken_port_is_refused(kits: Path) -> None:

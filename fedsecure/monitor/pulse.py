@@ -1,0 +1,85 @@
+"""The pulse of a ServerApp: a counter in a file, and a supervisor that feels it.
+
+A process that hangs has not ended, so its supervisor would wait for ever; and on a
+server others lead once its lease ran out, but the hung one would stay in the way of its
+own restart. What the supervisor itself slept through is not held against the process.
+"""
+
+import contextlib
+from pathlib import Path
+
+from fedsecure.clock import Clock
+
+PULSE = "pulse"
+"""Name of the file in an aggregator's state folder."""
+_SPACING = 0.5
+_SHARE = 0.1
+"""Of the limit: how much one look may count."""
+
+
+class Pulse:
+    """What a process shows while its campaign goes on.
+
+    Parameters
+    ----------
+    path : Path
+    clock : Clock
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._next = 0.0
+        self._beats = 0
+
+    def beat(self) -> None:
+        """Beat, if the last beat is half a second old; a full disk is no reason to end.
+
+        Not durable on purpose: a beat of a machine that went down says nothing.
+        """
+        now = self._clock.now()
+        if 0.0 <= self._next - now <= _SPACING:
+            return
+        self._next = now + _SPACING
+        self._beats += 1
+        with contextlib.suppress(OSError):
+            self._path.write_text(f"{self._beats}\n", encoding="ascii")
+
+
+class PulseWatch:
+    """How long a pulse has stood still, seen by one supervisor.
+
+    Parameters
+    ----------
+    path : Path
+    limit : float
+        Seconds of standing still after which the process hangs.
+    clock : Clock
+    """
+
+    def __init__(self, path: Path, limit: float, clock: Clock) -> None:
+        self._path = path
+        self._limit = limit
+        self._clock = clock
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was seen: another process begins."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        self._last = ""
+        self._when = self._clock.now()
+        self._still = 0.0
+
+    def hangs(self) -> bool:
+        """Return whether the pulse stands still; one that never beat does not hang."""
+        now = self._clock.now()
+        passed, self._when = now - self._when, now
+        with contextlib.suppress(OSError):
+            seen = self._path.read_text(encoding="ascii")
+            if seen and seen != self._last:
+                self._last, self._still = seen, 0.0
+                return False
+        if self._last:
+            self._still += min(max(passed, 0.0), self._limit * _SHARE)
+        return self._still > self._limit

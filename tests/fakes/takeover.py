@@ -9,6 +9,8 @@ import pytest
 
 from fedsecure import registry
 from fedsecure.clock import SystemClock
+from fedsecure.daemons.seat import Seat
+from fedsecure.daemons.supervisor import wait_for_end
 from fedsecure.errors import LeaseLost, StaleTerm, StorageError
 from fedsecure.flower.campaign import Campaign
 from fedsecure.metadata import Engine, JournalEntry, Lease, Step
@@ -42,6 +44,23 @@ def killed_leader(plug: str, settings: Mapping[str, object], ttl: float) -> floa
         assert board.leases.acquire("successor", "there", ttl) is None
         child.send_signal(signal.SIGKILL)
         lease, seconds = take_over(board, limit=4 * ttl)
+    assert lease.term == term + 1
+    return seconds
+
+
+def supervised_leader(plug: str, settings: Mapping[str, object], ttl: float) -> float:
+    """SIGKILL a leader under a supervisor; return the seconds until another leads."""
+    board = engine(plug, settings)
+    given = {**settings, "trial": False}
+    seat = Seat(lambda: engine(plug, given).leases, "holder", "here")
+    seat.prepare()
+    with holder(plug, settings, ttl) as (child, term, _):
+        child.send_signal(signal.SIGKILL)
+        start = time.monotonic()
+        assert wait_for_end([child.pid], 10.0)
+        seat.vacate()
+        lease, _ = take_over(board, limit=4 * ttl)
+        seconds = time.monotonic() - start
     assert lease.term == term + 1
     return seconds
 

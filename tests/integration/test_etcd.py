@@ -67,6 +67,12 @@ def test_killed_leader_is_followed_after_its_ttl(settings: dict[str, object]) ->
     assert TTL / 2 < seconds < 2 * TTL
 
 
+def test_killed_leader_under_a_supervisor_is_followed_at_once(
+    settings: dict[str, object],
+) -> None:
+    assert takeover.supervised_leader("etcd", settings, TTL) < TTL / 2
+
+
 @pytest.mark.parametrize("turn", range(3))
 def test_leader_stopped_amid_its_writes_is_followed_and_fenced(
     settings: dict[str, object], turn: int

@@ -30,7 +30,7 @@ class Call:
     kind : str
         "data", "name", "gone" or "folder"; "sync" of a file, "syncdir" of a folder.
     where : int or Path
-        The file of "data" and "sync", by inode; the folder of all others.
+        The file of "data" and "sync", by its number; the folder of all others.
     """
 
     kind: str
@@ -47,11 +47,20 @@ class Call:
 
 @dataclass
 class Calls:
-    """What was called below a folder, in order."""
+    """What was called below a folder, in order.
+
+    Attributes
+    ----------
+    open : dict of int to Path
+        What each descriptor was opened on, last.
+    files : dict of int to int
+        Inode -> a number of its file's own: inodes are used again.
+    """
 
     root: Path
     made: list[Call] = field(default_factory=list)
     open: dict[int, Path] = field(default_factory=dict)
+    files: dict[int, int] = field(default_factory=dict)
 
     def note(self, kind: str, where: int | Path, **more: Any) -> None:
         self.made.append(Call(kind, where, **more))
@@ -128,6 +137,16 @@ def written_down(root: Path) -> Iterator[Calls]:
         yield calls
 
 
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """Let syncs do nothing for a while: power does not go again."""
+    every = {name: getattr(os, name) for name in dir(os)}
+    none = {"fsync": lambda _: None, "fdatasync": lambda _: None}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "os", SimpleNamespace(**{**every, **none}))
+        yield
+
+
 class _System:
     """The `os` that the disk is given: it does what it is told, and writes it down."""
 
@@ -146,11 +165,13 @@ class _System:
         descriptor = os.open(path, flags, mode)
         self._calls.open[descriptor] = Path(path)
         if made:
+            calls = self._calls
+            calls.files[os.fstat(descriptor).st_ino] = len(calls.made) + 1
             self._named(Path(path))
         return descriptor
 
     def write(self, descriptor: int, data: bytes) -> int:
-        count, inode = os.write(descriptor, data), os.fstat(descriptor).st_ino
+        count, inode = os.write(descriptor, data), self._file(descriptor)
         self._calls.note("data", inode, inode=inode, data=bytes(data[:count]))
         return count
 
@@ -159,12 +180,15 @@ class _System:
         if path.is_dir():
             self._calls.note("syncdir", path)
         else:
-            self._calls.note("sync", os.fstat(descriptor).st_ino)
+            self._calls.note("sync", self._file(descriptor))
 
     def link(self, old: Path, new: Path) -> None:
         os.link(old, new)
         self._named(new)
 
+    def _file(self, descriptor: int) -> int:
+        return self._calls.files[os.fstat(descriptor).st_ino]
+
     def _named(self, path: Path) -> None:
-        inode = path.stat().st_ino
+        inode = self._calls.files[path.stat().st_ino]
         self._calls.note("name", path.parent, name=path.name, inode=inode)

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,10 +22,9 @@ from fedsecure.ledger import Ledger
 from fedsecure.metadata import Engine, Head, JournalEntry, Step
 from fedsecure.stores import Store
 from tests.fakes.clock import FakeClock
-from tests.fakes.powercut import Calls, written_down
+from tests.fakes.powercut import Calls, unsynced, written_down
 
 KEY = SigningKey.from_bytes(b"k" * 32)
-SYSTEM: Any = disk  # whose `os` is another one while calls are written down
 Judge = Callable[[Path, int], str]
 
 
@@ -37,7 +35,8 @@ def found_wrong(calls: Calls, scratch: Path, judge: Judge) -> Iterator[str]:
         for lost in calls.choices(moment):
             place = scratch / str(next(number))
             calls.build(moment, lost, place)
-            wrong = judge(place, moment)
+            with unsynced():
+                wrong = judge(place, moment)
             if wrong:
                 yield f"after call {moment}, {sorted(lost)} lost: {wrong}"
             shutil.rmtree(place)
@@ -80,6 +79,11 @@ def store_wrong(scratch: Path) -> str:
         return "" if known <= set(PUTS) else f"{sorted(known)} are listed"
 
     return next(found_wrong(calls, scratch / "found", judge), "")
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in found}
 
 
 def _value(store: Store, key: str) -> bytes | None:
@@ -148,30 +152,29 @@ def test_folder_that_is_not_synced_is_noticed(
     assert wrong(tmp_path) != ""
 
 
-def test_object_that_is_not_synced_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("wrong", [store_wrong, ledger_wrong])
+def test_file_that_is_not_synced_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: Callable[[Path], str]
 ) -> None:
-    def written(path: Path, data: bytes) -> None:
-        descriptor = SYSTEM.os.open(path, SYSTEM.os.O_WRONLY | SYSTEM.os.O_CREAT, 0o600)
-        disk._write_all(descriptor, data)
-        SYSTEM.os.close(descriptor)
+    note = Calls.note
 
-    monkeypatch.setattr(disk, "_write_synced", written)
-    assert store_wrong(tmp_path) != ""
+    def deaf(self: Calls, kind: str, where: int | Path, **more: object) -> None:
+        if kind != "sync":
+            note(self, kind, where, **more)
+
+    monkeypatch.setattr(Calls, "note", deaf)
+    assert wrong(tmp_path) != ""
 
 
-def test_line_that_is_not_synced_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def append(self: SystemDisk, path: Path, data: bytes) -> None:
-        flags = SYSTEM.os.O_WRONLY | SYSTEM.os.O_APPEND | SYSTEM.os.O_CREAT
-        descriptor = SYSTEM.os.open(path, flags, 0o600)
-        disk._write_all(descriptor, data)
-        SYSTEM.os.close(descriptor)
-        disk._sync_folder(path.parent)
-
-    monkeypatch.setattr(SystemDisk, "append", append)
-    assert ledger_wrong(tmp_path) != ""
+def test_whatever_the_disk_does_is_written_down(tmp_path: Path) -> None:
+    root, found = tmp_path / "store", tmp_path / "found"
+    root.mkdir()
+    with written_down(root) as calls:
+        for key, value in PUTS.items():
+            _local(root).put(key, value)
+    calls.build(len(calls.made), frozenset(), found)
+    assert len(_files(root)) == len(PUTS)
+    assert _files(found) == _files(root)
 
 
 # --- the embedded journal -------------------------------------------------------------

@@ -20,6 +20,7 @@ from fedsecure.commands.checkpoint import checkpoint_app
 from fedsecure.commands.data import data_app
 from fedsecure.commands.drill import drill_app
 from fedsecure.commands.evidence import ledger_app, privacy_app
+from fedsecure.commands.kek import kek_app
 from fedsecure.commands.kits import keys_app, kit_app, policy_app
 from fedsecure.commands.leader import leader_app
 from fedsecure.commands.options import (
@@ -46,6 +47,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(data_app, name="data")
 app.add_typer(kit_app, name="kit")
 app.add_typer(keys_app, name="keys")
+app.add_typer(kek_app, name="kek")
 app.add_typer(leader_app, name="leader")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(backup_app, name="backup")

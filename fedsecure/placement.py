@@ -73,6 +73,52 @@ class RetentionConfig(Section):
     grace_hours: Annotated[float, Field(ge=1)] = 24.0
 
 
+class KekConfig(Section):
+    """The key-encryption key of checkpoints; no secret is in here.
+
+    Attributes
+    ----------
+    name : str
+        ``file``: the box keys of the aggregators' kits; ``pkcs11``: one AES key in a
+        token, which all aggregators of the run can use.
+    module : str
+        Path of the token's PKCS#11 library.
+    token, label : str
+        The token's label and the key's.
+    pin_file, pin_credential : str
+        A file of mode 0600, or the name of a systemd credential, that holds the PIN.
+    """
+
+    name: Literal["file", "pkcs11"] = "file"
+    module: str | None = None
+    token: str | None = None
+    label: str | None = None
+    pin_file: str | None = None
+    pin_credential: str | None = None
+
+    @model_validator(mode="after")
+    def _token_is_named(self) -> Self:
+        named = self.settings()
+        if self.name == "file" and named:
+            raise ValueError(
+                f"kek={', '.join(named)} does nothing with kek.name=file: set "
+                "kek.name=pkcs11, or take it out"
+            )
+        if self.name == "pkcs11":
+            missing = [k for k in ("module", "token", "label") if k not in named]
+            pins = [k for k in ("pin_file", "pin_credential") if k in named]
+            if missing or len(pins) != 1:
+                raise ValueError(
+                    "kek.name=pkcs11 needs kek.module, kek.token, kek.label and one of "
+                    f"kek.pin_file and kek.pin_credential; it has {', '.join(named)}"
+                )
+        return self
+
+    def settings(self) -> dict[str, JSON]:
+        """Return what is set beside the name."""
+        return dict(self.model_dump(exclude_none=True, exclude={"name"}))
+
+
 class StoreConfig(Section):
     """Where checkpoints go: W of N.
 
@@ -82,6 +128,11 @@ class StoreConfig(Section):
         10^6 bytes a second at which the leader reads all copies again; 0: never.
     keep : RetentionConfig
         What `fedsecure checkpoint gc` leaves.
+    kek : KekConfig
+        What the keys of new checkpoints are sealed under.
+    kek_before : list of KekConfig
+        Keys in tokens that older checkpoints are still under; the kit's own key
+        always opens.
     """
 
     name: Literal["local", "memory", "s3"] = "local"
@@ -92,6 +143,8 @@ class StoreConfig(Section):
     require_distinct_devices: bool = False
     scrub_mb_per_s: Annotated[float, Field(ge=0, le=100_000)] = 10.0
     keep: RetentionConfig = RetentionConfig()
+    kek: KekConfig = KekConfig()
+    kek_before: list[KekConfig] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Self:
@@ -200,6 +253,8 @@ class AggregatorConfig(Section):
         10^6 bytes a second at which the leader reads all copies again; 0: never.
     keep : RetentionConfig
         What `fedsecure checkpoint gc` leaves.
+    kek, kek_before : KekConfig
+        As in `StoreConfig`.
     """
 
     plan: dict[str, Any]
@@ -212,6 +267,8 @@ class AggregatorConfig(Section):
     engine: LeaseConfig = LeaseConfig()
     scrub_mb_per_s: Annotated[float, Field(ge=0, le=100_000)] = 10.0
     keep: RetentionConfig = RetentionConfig()
+    kek: KekConfig = KekConfig()
+    kek_before: list[KekConfig] = Field(default_factory=list)
 
     @property
     def folders(self) -> list[Path]:

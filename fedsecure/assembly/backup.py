@@ -34,17 +34,22 @@ from fedsecure.assembly.filing import (
     grows,
     whole_lines,
 )
-from fedsecure.checkpoint.sealedfile import Box, Passphrase, SealedWriter
+from fedsecure.assembly.places import token_kek
+from fedsecure.assembly.section import read_section
+from fedsecure.checkpoint.sealedfile import Box, Lid, SealedWriter, Wrapped
 from fedsecure.clock import Clock, SystemClock
+from fedsecure.config import AggregatorConfig
 from fedsecure.disk import Disk, LockHeld, SystemDisk
 from fedsecure.envelope import canonical
 from fedsecure.errors import (
     AlreadyExists,
+    ConfigurationError,
     KitError,
     NotFound,
     StorageError,
     VerificationError,
 )
+from fedsecure.keys import BoxKey
 from fedsecure.ledger import MAX_LEDGER_BYTES, LedgerHead, verify_ledger
 from fedsecure.update import JSON
 
@@ -76,7 +81,7 @@ class Backup:
 def create(
     path: Path,
     out: Path,
-    lid: Passphrase | None = None,
+    lid: Lid | None = None,
     extra: Callable[[Kit], dict[str, bytes]] = lambda _: {},
     clock: Clock | None = None,
 ) -> Backup:
@@ -99,13 +104,14 @@ def create(
     AlreadyExists
         There is a file of that name.
     StorageError
-        Not written.
+        Not written; the kit's token cannot be used.
     """
     disk = SystemDisk()
     kit = read_kit(path.absolute(), disk, lambda p: p.stat().st_mode)
     time = (clock or SystemClock()).wall().isoformat(timespec="seconds")
     if out.exists():
         raise AlreadyExists(f"{out} exists: a backup is never written over")
+    cover = lid or _own_lid(kit)
     with _quiet(kit.path, disk) as quiet:
         facts: dict[str, JSON] = {
             "name": kit.name,
@@ -115,14 +121,13 @@ def create(
             "quiet": quiet,
         }
         with new_file(out) as file:
-            cover = lid or Box(kit.box.public)
             sealed = SealedWriter(file, facts, cover, os.urandom)
             _pack(kit, disk, cast("BinaryIO", sealed), extra(kit))
             sealed.finish(kit.signing)
-    return verify(out, lid or Box(kit.box.public, kit.box))
+    return verify(out, cover)
 
 
-def verify(path: Path, lid: Box | Passphrase) -> Backup:
+def verify(path: Path, lid: Lid) -> Backup:
     """Open all of a backup and check it; writes nothing.
 
     Raises
@@ -160,7 +165,7 @@ def verify(path: Path, lid: Box | Passphrase) -> Backup:
 
 
 def restore(
-    path: Path, kit: Path, lid: Box | Passphrase, disk: Disk | None = None
+    path: Path, kit: Path, lid: Lid, disk: Disk | None = None
 ) -> dict[str, Act]:
     """Put a backup back into a folder, which may be empty; a repeat completes it.
 
@@ -201,10 +206,39 @@ def restore(
     return acts
 
 
-def lid_of(kit: Path) -> Box:
-    """Return what opens a backup that is sealed to a kit's own box key."""
-    found = read_kit(kit.absolute(), SystemDisk(), lambda p: p.stat().st_mode)
-    return Box(found.box.public, found.box)
+def lid_of(kit: Path, kek_of: Path | None = None) -> Lid:
+    """Return what opens a backup that is sealed under a kit's own key.
+
+    Parameters
+    ----------
+    kek_of : Path, optional
+        The ``aggregator.json`` whose key it is, where the kit is lost with its own.
+
+    Raises
+    ------
+    ConfigurationError, StorageError
+        No such file; a token cannot be used.
+    """
+    if kek_of is None:
+        return _own_lid(
+            read_kit(kit.absolute(), SystemDisk(), lambda p: p.stat().st_mode)
+        )
+    config = read_section(AggregatorConfig, kek_of)
+    if config is None or config.kek.name == "file":
+        raise ConfigurationError(f"{kek_of} names no key in a token as kek")
+    nobody = BoxKey.generate()  # the kit's own is inside the backup
+    return Wrapped(token_kek(config.kek, kit), Box(nobody.public, nobody))
+
+
+def _own_lid(kit: Kit) -> Lid:
+    """Return a kit's box key, or the token its checkpoints are under."""
+    box = Box(kit.box.public, kit.box)
+    if kit.role != Role.AGGREGATOR:
+        return box
+    config = read_section(AggregatorConfig, kit.path / "aggregator.json")
+    if config is None or config.kek.name == "file":
+        return box
+    return Wrapped(token_kek(config.kek, kit.path), box)
 
 
 def after_restore(backup: Backup) -> str:
@@ -288,7 +322,7 @@ class _Held:
 def _put_back(
     path: Path,
     kit: Path,
-    lid: Box | Passphrase,
+    lid: Lid,
     disk: Disk,
     acts: dict[str, Act],
 ) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from fedsecure.access.roster import Roster, read_roster
 from fedsecure.assembly.filing import INDEX, Filed, check_index, check_name
-from fedsecure.checkpoint.sealedfile import Box, Passphrase, SealedReader
+from fedsecure.checkpoint.sealedfile import Lid, SealedReader
 from fedsecure.errors import AlreadyExists, NotFound, StorageError, VerificationError
 from fedsecure.update import JSON
 
@@ -54,7 +54,7 @@ def new_file(out: Path) -> Iterator[BinaryIO]:
 
 def walk(
     path: Path,
-    lid: Box | Passphrase,
+    lid: Lid,
     visit: Callable[[Filed, Callable[[], bytes]], None],
 ) -> tuple[dict[str, JSON], tuple[Filed, ...]]:
     """Go through a backup once and return its facts and index, both checked.

@@ -12,7 +12,7 @@ from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import read_config
 from fedsecure.assembly.diary import kept
-from fedsecure.assembly.places import open_engine, open_stores
+from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import make_judge
 from fedsecure.checkpoint.copies import BAD, Looked, State, mend, plan
 from fedsecure.checkpoint.inventory import Inventory, examiner, take
@@ -103,7 +103,8 @@ def open_desk(path: Path) -> Desk:
     kit = read_kit(path.absolute(), SystemDisk(), lambda p: p.stat().st_mode)
     config = read_config(kit.require(Role.AGGREGATOR))
     engine = open_engine(config, look=True)
-    found = take(open_stores(config), make_judge(kit), engine.journal.head)
+    judge = make_judge(kit, open_rack(kit, config))
+    found = take(open_stores(config), judge, engine.journal.head)
     return Desk(kit, config, engine, found)
 
 

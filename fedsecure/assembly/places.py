@@ -1,10 +1,17 @@
-"""Where an aggregator keeps things: engine and stores, from its configuration."""
+"""Where an aggregator keeps things: engine, stores and keys, from its configuration."""
+
+from pathlib import Path
 
 from fedsecure import registry
+from fedsecure.access.kit import Kit
+from fedsecure.access.roster import Role
+from fedsecure.checkpoint.rack import Rack
 from fedsecure.checkpoint.replicate import shared_devices
 from fedsecure.config import AggregatorConfig
 from fedsecure.errors import ConfigurationError
+from fedsecure.keks import Kek
 from fedsecure.metadata import Engine
+from fedsecure.placement import KekConfig
 from fedsecure.stores import Store
 
 
@@ -54,3 +61,67 @@ def open_stores(config: AggregatorConfig) -> tuple[tuple[str, Store], ...]:
             bucket = registry.load("stores", "s3").create(settings)
             opened.append((store.shown, bucket))
     return tuple(opened)
+
+
+def open_kek(
+    kit: Kit, config: KekConfig, *, retry_pin: bool = False, make: bool = False
+) -> Kek:
+    """Return a key-encryption key; a token's is logged in to.
+
+    Parameters
+    ----------
+    retry_pin : bool
+        Log in although the token says that the last PIN was wrong.
+    make : bool
+        Make the key in its token first.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be used as it is configured.
+    StorageError
+        The token does not answer.
+    """
+    if config.name == "pkcs11":
+        return token_kek(config, kit.path, retry_pin=retry_pin, make=make)
+    settings = {"name": kit.name, "key": kit.box}
+    made: Kek = registry.load("keks", config.name).create(settings)
+    return made
+
+
+def token_kek(
+    config: KekConfig, kit: Path, *, retry_pin: bool = False, make: bool = False
+) -> Kek:
+    """Return a key in a token; see `open_kek`.
+
+    Parameters
+    ----------
+    kit : Path
+        Where its PIN must not lie: backups would carry it.
+    """
+    pin = config.pin_file
+    if pin is not None and Path(pin).resolve().is_relative_to(kit.resolve()):
+        raise ConfigurationError(
+            f"kek pin_file {pin} lies in the kit, whose backups would carry it: keep "
+            "it outside"
+        )
+    settings = {**config.settings(), "retry_pin": retry_pin, "make": make}
+    made: Kek = registry.load("keks", "pkcs11").create(settings)
+    return made
+
+
+def open_rack(kit: Kit, config: AggregatorConfig) -> Rack:
+    """Return what checkpoints are sealed under and opened with.
+
+    Raises
+    ------
+    ConfigurationError, StorageError
+        A token or its key cannot be used.
+    """
+    own = open_kek(kit, KekConfig())
+    before = {each.id: each for each in (open_kek(kit, c) for c in config.kek_before)}
+    if config.kek.name == "file":
+        boxes = {m.name: m.box for m in kit.roster.of(Role.AGGREGATOR)}
+        return Rack(boxes, {own.id: own, **before})
+    kek = open_kek(kit, config.kek)
+    return Rack({kek.id: kek}, {kek.id: kek, **before, own.id: own})

@@ -8,6 +8,7 @@ from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.checkpoint.inventory import Inventory
 from fedsecure.checkpoint.judge import Judge
+from fedsecure.checkpoint.rack import Rack
 from fedsecure.checkpoint.scrub import Scrubbed, scrub
 from fedsecure.clock import Clock
 from fedsecure.errors import FedsecureError
@@ -98,13 +99,19 @@ class Scrubber:
         return not ended
 
 
-def make_judge(kit: Kit) -> Judge:
+def make_judge(kit: Kit, rack: Rack | None = None) -> Judge:
     """Return what tells good copies from bad ones with a kit's keys.
 
     A revoked member's too: what it signed before still counts.
+
+    Parameters
+    ----------
+    rack : Rack, optional
+        The key-encryption keys; without, the kit's own.
     """
     aggregators = _keys(kit.roster, Role.AGGREGATOR)
-    return Judge(kit.name, kit.box, aggregators, _keys(kit.roster, Role.SITE))
+    sites = _keys(kit.roster, Role.SITE)
+    return Judge(kit.name, kit.box, aggregators, sites, rack=rack)
 
 
 def _keys(roster: Roster, role: Role) -> dict[str, VerifyKey]:

@@ -31,7 +31,7 @@ class Family(StrEnum):
 def family(key: str) -> Family:
     """Return what a key names, by its first part."""
     first, _, rest = key.partition("/")
-    if key == "federation" or first == "probe":
+    if key == "federation" or first in {"probe", "rewrap"}:
         return Family.OWN
     if rest and first in {"manifest", "obj", "begin", "update", "mark"}:
         return Family(first)

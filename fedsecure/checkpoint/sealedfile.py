@@ -3,7 +3,8 @@
 Chunks follow STREAM (Hoang, Reyhanitabar, Rogaway, Vizar 2015): the nonce holds a
 random prefix, the chunk's number and whether it is the last, so chunks cannot be
 dropped, swapped or cut off; the head is authenticated with each. The key is new for
-every file, and kept in its head under a box key or a passphrase (scrypt).
+every file, and kept in its head under a box key, a key-encryption key or a passphrase
+(scrypt).
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 from fedsecure.envelope import canonical
 from fedsecure.errors import VerificationError
+from fedsecure.keks import Kek
 from fedsecure.keys import (
     KEY_BYTES,
     LOCK_BYTES,
@@ -59,6 +61,7 @@ class Box:
         VerificationError
             Sealed to somebody else, or to a passphrase.
         """
+        _refuse_kek(kept)
         if "box" not in kept or self._key is None:
             raise VerificationError(
                 "it is sealed with a passphrase: name its file, --passphrase-file"
@@ -94,6 +97,7 @@ class Passphrase:
         VerificationError
             Another passphrase, or sealed to a box key.
         """
+        _refuse_kek(kept)
         cost = kept.get("cost")
         if "scrypt" not in kept:
             raise VerificationError("it is sealed to a kit's box key: name the kit")
@@ -106,6 +110,46 @@ class Passphrase:
             raise VerificationError("the passphrase does not open it") from bad
 
 
+class Wrapped:
+    """Seals under a key-encryption key, such as a token's; opens with it.
+
+    Parameters
+    ----------
+    kek : Kek
+    box : Box
+        Opens what was sealed before there was a token.
+    """
+
+    def __init__(self, kek: Kek, box: Box) -> None:
+        self._kek, self._box = kek, box
+
+    def keep(self, key: bytes, random: Random) -> dict[str, JSON]:
+        """Return the file's key as its head keeps it."""
+        _ = random
+        return {"kek": self._kek.id, "wrapped": self._kek.seal(key, _LABEL).hex()}
+
+    def key(self, kept: Mapping[str, JSON]) -> bytes:
+        """Return the file's key.
+
+        Raises
+        ------
+        VerificationError
+            Under another key.
+        """
+        if "kek" not in kept:
+            return self._box.key(kept)
+        if kept["kek"] != self._kek.id:
+            raise VerificationError(
+                f"it is sealed under key {kept['kek']!s:.80}, not {self._kek.id}: name "
+                "an aggregator.json whose kek that is, --kek"
+            )
+        return self._kek.open(_raw(kept.get("wrapped")), _LABEL)
+
+
+Lid = Box | Passphrase | Wrapped
+"""What seals a file's key and opens it."""
+
+
 class SealedWriter:
     """A file object that seals what is written to it; `finish` makes it whole.
 
@@ -114,7 +158,7 @@ class SealedWriter:
     file : BinaryIO
     facts : mapping
         What anyone may read; signed.
-    lid : Box or Passphrase
+    lid : Lid
     random : callable
     """
 
@@ -122,7 +166,7 @@ class SealedWriter:
         self,
         file: BinaryIO,
         facts: Mapping[str, JSON],
-        lid: "Box | Passphrase",
+        lid: Lid,
         random: Random,
     ) -> None:
         self._file, self._signed = file, hashlib.sha256(_LABEL)
@@ -170,7 +214,7 @@ class SealedReader:
         Not such a file, or it does not open; also while reading.
     """
 
-    def __init__(self, file: BinaryIO, lid: "Box | Passphrase") -> None:
+    def __init__(self, file: BinaryIO, lid: Lid) -> None:
         self._file, self._signed = file, hashlib.sha256(_LABEL)
         if self._take(len(MAGIC)) != MAGIC:
             raise VerificationError("it is no sealed file of fedsecure")
@@ -233,6 +277,14 @@ class SealedReader:
             raise VerificationError("it is cut off: copy it again")
         self._signed.update(data)
         return data
+
+
+def _refuse_kek(kept: Mapping[str, JSON]) -> None:
+    if "kek" in kept:
+        raise VerificationError(
+            f"it is sealed under key {kept['kek']!s:.80}: name an aggregator.json "
+            "whose kek that is, --kek"
+        )
 
 
 def _nonce(prefix: bytes, index: int, *, last: bool) -> bytes:

@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from fedsecure.access.kit import Kit
-    from fedsecure.checkpoint.sealedfile import Box, Passphrase
+    from fedsecure.checkpoint.sealedfile import Lid, Passphrase
 
 backup_app = typer.Typer(
     no_args_is_help=True, help="A kit with its state in one file, for another machine."
@@ -19,7 +19,15 @@ _Passphrase = Annotated[
     Path | None,
     typer.Option(
         "--passphrase-file",
-        help="File (0600) whose first line seals it; without: the kit's box key.",
+        help="File (0600) whose first line seals it; without: the kit's own key.",
+    ),
+]
+_KekOf = Annotated[
+    Path | None,
+    typer.Option(
+        "--kek",
+        help="The aggregator.json that names the token it is sealed under, if the kit "
+        "is lost.",
     ),
 ]
 
@@ -39,15 +47,20 @@ def backup_create(kit: _Kit, out: _File, passphrase_file: _Passphrase = None) ->
     typer.echo(f"{out}: {len(made.files)} files of {made.role} {made.name}, verified")
     typer.echo(how)
     if passphrase_file is None:
-        typer.echo("only this kit's box.key opens it: keep a copy of the kit elsewhere")
+        typer.echo(
+            "only this kit's own key opens it, its box.key or its token: keep a copy "
+            "of that elsewhere"
+        )
 
 
 @backup_app.command("verify")
-def backup_verify(kit: _Kit, file: _File, passphrase_file: _Passphrase = None) -> None:
+def backup_verify(
+    kit: _Kit, file: _File, passphrase_file: _Passphrase = None, kek: _KekOf = None
+) -> None:
     """Open all of a backup and check signature, digests and ledger; writes nothing."""
     from fedsecure.assembly.backup import verify
 
-    found = verify(file, _lid(kit, passphrase_file))
+    found = verify(file, _lid(kit, passphrase_file, kek))
     line = 0 if found.ledger is None else found.ledger.seq
     typer.echo(
         f"{file} is good: {found.role} {found.name}, {found.time}, "
@@ -56,12 +69,14 @@ def backup_verify(kit: _Kit, file: _File, passphrase_file: _Passphrase = None) -
 
 
 @backup_app.command("restore")
-def backup_restore(kit: _Kit, file: _File, passphrase_file: _Passphrase = None) -> None:
+def backup_restore(
+    kit: _Kit, file: _File, passphrase_file: _Passphrase = None, kek: _KekOf = None
+) -> None:
     """Put a backup back into KIT, which may be empty; never over anything newer."""
     from fedsecure.assembly.backup import after_restore, restore, verify
     from fedsecure.assembly.filing import Act
 
-    lid = _lid(kit, passphrase_file)
+    lid = _lid(kit, passphrase_file, kek)
     acts = restore(file, kit.absolute(), lid)
     count = {act: list(acts.values()).count(act) for act in Act}
     typer.echo(
@@ -89,7 +104,7 @@ def _passphrase(path: Path | None) -> "Passphrase | None":
     return None if path is None else Passphrase(read_passphrase(path))
 
 
-def _lid(kit: Path, path: Path | None) -> "Box | Passphrase":
+def _lid(kit: Path, path: Path | None, kek: Path | None) -> "Lid":
     from fedsecure.assembly.backup import lid_of
 
-    return _passphrase(path) or lid_of(kit)
+    return _passphrase(path) or lid_of(kit, kek)

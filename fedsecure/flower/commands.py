@@ -19,7 +19,19 @@ _OFFLINE = {
 SERVER_HEAP = {"MALLOC_MMAP_THRESHOLD_": "262144"}
 """Give a large block back to the system when freed: else each thread keeps a model."""
 _PROGRAMS = Path(sys.executable).parent
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_DIR", "PYTHONPATH")
+_TOKENS = (  # paths, no secrets: where a PKCS#11 library finds its device and its PIN
+    "CREDENTIALS_DIRECTORY",
+    "SOFTHSM2_CONF",
+    "ChrystokiConfigurationPath",
+    "CS_PKCS11_R3_CFG",
+    "NFAST_HOME",
+    "TPM2_PKCS11_STORE",
+    "YUBIHSM_PKCS11_CONF",
+)
+_KEPT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_DIR", "PYTHONPATH"),
+    *_TOKENS,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ NOT_COVERED = (
     ),
     "The choice of features and of the model, if rows were looked at for it.",
     (
+        "Rows without an id: such a row is known by its number, and one taken from the "
+        "middle of a file renames those after it."
+    ),
+    (
         "A search for learning rates or other settings on the same rows: every such "
         "run is charged by itself, and one outside the ledger by nobody."
     ),
@@ -56,10 +60,7 @@ NOT_COVERED = (
     ),
 )
 METRICS = "Loss and accuracy on test rows left the sites in plain, round by round."
-COUNTS_ONLY = (
-    "Which rows are test rows: the counts that left are of each site's own split, and "
-    "where one row that comes or goes moves others across it, that is in no epsilon."
-)
+COUNTS_ONLY = "Of test rows only counts with noise left; the epsilons include them."
 NO_METRICS = "No metrics left the sites."
 _UNCOVERED = {"plain": METRICS, "dp": COUNTS_ONLY}
 

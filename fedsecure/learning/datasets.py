@@ -83,7 +83,7 @@ def _embedded(config: DataConfig, index: int, sites: int) -> SiteData:
         "licence": "comes with scikit-learn",
         "normalisation": how,
         "partition": config.partition if sites > 1 else "one site",
-        "split": f"test_fraction {config.test_fraction}, stratified per site",
+        "split": f"test_fraction {config.test_fraction}, by row",
         "seed": config.seed,
     }
     problem = Problem(

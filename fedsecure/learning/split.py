@@ -1,4 +1,4 @@
-"""Test rows of one site: stratified, grouped, and the same each time."""
+"""Test rows of one site: each by its own key, grouped, and the same each time."""
 
 import hmac
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsecure.errors import DataError
 from fedsecure.learning.centring import centred
 from fedsecure.learning.dataconfig import DataConfig
 from fedsecure.learning.sitedata import Features, SiteData, Targets, Task, Users
@@ -40,16 +41,14 @@ def divide(
     Raises
     ------
     DataError
-        No rows, or rows that do not fit the problem, or that cannot be centred.
+        No rows to train on, or rows that do not fit the problem or cannot be centred.
     """
     description: dict[str, JSON] = dict(problem.description)
     if config.centred:
         x = centred(x)
         how = description.get("normalisation", "as given")
         description["normalisation"] = f"{how}; each row less its own mean"
-    none = np.zeros(len(y), dtype=np.int64)
-    classes = none if problem.task == "regression" else y.astype(np.int64)
-    test = held_out(classes, keys, config.test_fraction, config.seed)
+    test = held_out(keys, config.test_fraction, config.seed)
     users = _numbered(keys, ~test) if config.user_column else None
     return SiteData(
         x[~test],
@@ -71,40 +70,39 @@ def _numbered(keys: Sequence[str], chosen: Mask) -> Users:
     return np.unique(mine, return_inverse=True)[1].astype(np.int64)
 
 
-def held_out(
-    classes: NDArray[np.int64], keys: Sequence[str], fraction: float, seed: int
-) -> Mask:
+def held_out(keys: Sequence[str], fraction: float, seed: int) -> Mask:
     """Return which rows are for testing, shape (n,), bool.
 
-    A row's place depends on its key and the seed only (HMAC-SHA256), so that rows added
-    later do not move the others from train to test by chance alone. Rows of one key,
-    one person for instance, stay on one side. Each class gives its share, rounded; at
-    least one row stays for training and, if `fraction` is above 0 and there are two
-    keys, one is for testing.
+    A row's side follows from its key, the seed and the fraction alone (HMAC-SHA256): a
+    row that comes or goes moves no other across. Were classes given equal shares, one
+    row more could exchange another, and neighbouring data would differ by two training
+    rows where noise hides one (docs/adr/0029). Rows of one key, one person for
+    instance, stay on one side. How many are for testing is a matter of chance.
 
     Parameters
     ----------
-    classes : array
-        Shape (n,), int64; all zero where there are none.
     keys : sequence of str
         Length n.
     fraction : float
-        From 0 to below 1.
+        From 0 to below 1: how likely a key is for testing.
+
+    Raises
+    ------
+    DataError
+        No row is left for training.
     """
-    first: dict[str, int] = {}
-    for row, key in enumerate(keys):
-        first.setdefault(key, row)
-    order = sorted(first, key=lambda key: _place(seed, key))
-    chosen: set[str] = set()
-    for kind in np.unique(classes):
-        group = [key for key in order if classes[first[key]] == kind]
-        chosen.update(group[: int(fraction * len(group) + 0.5)])
-    if not chosen and fraction > 0 and len(order) > 1:
-        chosen.add(order[0])
-    if len(chosen) == len(order):
-        chosen.discard(order[-1])
-    return np.fromiter((key in chosen for key in keys), dtype=bool, count=len(keys))
+    bound = int(fraction * 2**64)
+    sides = {key: _place(seed, key) < bound for key in keys}
+    if all(sides.values()):
+        raise DataError(
+            f"all {len(keys)} rows fall to the test side of test_fraction="
+            f"{fraction:g} with data seed {seed}: none is left to train on; choose a "
+            "smaller fraction"
+        )
+    return np.fromiter((sides[key] for key in keys), dtype=bool, count=len(keys))
 
 
-def _place(seed: int, key: str) -> bytes:
-    return hmac.digest(str(seed).encode(), key.encode(), "sha256")
+def _place(seed: int, key: str) -> int:
+    """Return where a key lies, uniform from 0 to below 2**64."""
+    place = hmac.digest(str(seed).encode(), key.encode(), "sha256")[:8]
+    return int.from_bytes(place, "big")

@@ -308,7 +308,7 @@ def _problem(
         "normalisation": how,
         "features": features,
         "clipped_cells": table.clipped,
-        "split": f"test_fraction {config.test_fraction}, by id, stratified per site",
+        "split": f"test_fraction {config.test_fraction}, by id",
         "seed": config.seed,
     }
     outputs = len(schema.target.categories) if task == "multiclass" else 1

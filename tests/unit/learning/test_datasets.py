@@ -62,13 +62,6 @@ def test_loading_twice_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert first.test_y.tobytes() == second.test_y.tobytes()
 
 
-def test_test_rows_keep_the_sites_classes() -> None:
-    data = load_site(_config("digits", test_fraction=0.25), 0, 3)
-    train = np.bincount(data.train_y.astype(int), minlength=10)
-    test = np.bincount(data.test_y.astype(int), minlength=10)
-    assert np.abs(test - (train + test) / 4).max() <= 0.5
-
-
 def test_the_description_says_where_rows_come_from() -> None:
     data = load_site(_config("digits"), 0, 3)
     how = "pixels / 16, a public bound; each row less its own mean"

@@ -128,9 +128,12 @@ class Leases(RuleBasedStateMachine):
             self.acknowledged.append((lease.term, entry))
             member.written.append(entry)
 
-    @rule(name=MEMBERS, behind=st.booleans())
-    def advance(self, name: str, *, behind: bool) -> None:
-        """Move the head, from what it is or from what it was."""
+    @rule(name=MEMBERS, behind=st.booleans(), other=st.booleans())
+    def advance(self, name: str, *, behind: bool, other: bool) -> None:
+        """Close a round and move the head, from what it is or was, over what is closed.
+
+        Or over another set than the closed one.
+        """
         member = self.members[name]
         lease = member.standing.lease
         if lease is None or member.cut:
@@ -139,10 +142,15 @@ class Leases(RuleBasedStateMachine):
         expected = self.heads[places - 1] if places else None
         number = len(self.heads) + 1
         new = Head("run", number, number, number.to_bytes(32, "big"), lease.term)
+        closed = b'{"number":%d}' % number
+        close = JournalEntry("run", number, Step.CLOSE, "", f"close-{number}", closed)
+        asked = b"{}" if other else closed
         try:
-            member.engine.journal.advance(lease.term, expected, new)
+            member.engine.journal.append(lease.term, [close])
+            member.engine.journal.advance(lease.term, expected, new, asked)
         except (StaleTerm, Conflict):
             return
+        assert not other
         assert expected == (self.heads[-1] if self.heads else None)
         self.heads.append(new)
 
@@ -201,7 +209,7 @@ class Leases(RuleBasedStateMachine):
         if not self.members:
             return
         kept = list(self.members["agg-1"].engine.journal.entries("run", 0))
-        written = [e for e in kept if e.step == Step.OPEN]
+        written = [e for e in kept if e.step == Step.UPDATE]
         assert written == [entry for _, entry in self.acknowledged]
         terms = [term for term, _ in self.acknowledged]
         assert terms == sorted(terms)
@@ -215,7 +223,7 @@ class Leases(RuleBasedStateMachine):
     def _entry(self, name: str) -> JournalEntry:
         self.number += 1
         operation = f"{name}-{self.number}"
-        return JournalEntry("run", self.number, Step.OPEN, name, operation, b"{}")
+        return JournalEntry("run", self.number, Step.UPDATE, name, operation, b"{}")
 
 
 class FakeLeases(Leases):

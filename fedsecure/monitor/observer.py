@@ -1,6 +1,7 @@
 """What happens in a federation, as lines that a console, a report or a test reads."""
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -42,20 +43,25 @@ class JsonLines:
         self._show = show
         self._source = source
         self._clock = clock
+        self._turn = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def note(self, event: str, fields: Mapping[str, JSON]) -> None:
-        """Append one line; one write, so that readers see whole lines."""
-        line: dict[str, JSON] = {
-            "event": event,
-            "source": self._source,
-            "now": self._clock.now(),
-            "time": self._clock.wall().isoformat(timespec="milliseconds"),
-            **fields,
-        }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, separators=(",", ":")) + "\n")
-        self._show(line)
+        """Append one line; one write, so that readers see whole lines.
+
+        Threads take turns, so that lines stand in the order of their times.
+        """
+        with self._turn:
+            line: dict[str, JSON] = {
+                "event": event,
+                "source": self._source,
+                "now": self._clock.now(),
+                "time": self._clock.wall().isoformat(timespec="milliseconds"),
+                **fields,
+            }
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._show(line)
 
 
 def read_lines(path: Path) -> list[dict[str, JSON]]:

@@ -146,18 +146,17 @@ class TokenKek:
         return bytes(found)
 
     def _again(self, lost: pkcs11.PKCS11Error) -> None:
-        """Open a new session, once: a token that was pulled and put back goes on."""
+        """Open a new session, once: devices end sessions, and links break."""
         with contextlib.suppress(pkcs11.PKCS11Error):  # it may be gone: that is why
             self._session.close()
         try:
             self._session = self._log_in(writing=False)
             self._key = _find(self._session, self._place)
             self._same(_checked_id(self._key, self._place))
-        except (pkcs11.PKCS11Error, ConfigurationError) as gone:
-            reason = _shown(gone) if isinstance(gone, pkcs11.PKCS11Error) else gone
+        except (StorageError, ConfigurationError) as gone:
             raise StorageError(
                 f"{self._place} was lost while running ({_shown(lost)}), and does not "
-                f"come back: {reason}. Put the token back, then start again"
+                f"come back: {gone}. Then start again"
             ) from gone
 
     def _same(self, found: str) -> None:
@@ -240,9 +239,14 @@ def _library(place: Place) -> Any:
 
 def _token(library: Any, place: Place) -> Any:
     try:
-        found = [t for t in library.get_tokens() if t.label == place.token]
+        slots = library.get_slots(token_present=True)
     except pkcs11.PKCS11Error as refused:
         raise _unusable(place, refused) from refused
+    found = []
+    for slot in slots:
+        with contextlib.suppress(pkcs11.PKCS11Error):  # one that is dead is not ours
+            token = slot.get_token()
+            found += [token] if token.label == place.token else []
     if len(found) != 1:
         raise StorageError(
             f"{len(found)} tokens are labelled {place.token!r} behind {place.module}, "

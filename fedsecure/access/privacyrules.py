@@ -20,7 +20,8 @@ MODES = (
     "silo",
 )
 UNITS = ("example", "user", "site")
-"""From the weakest promise to the strongest: a later one holds for the earlier too."""
+"""From the weakest to the strongest: an earlier one is part of a later one. A promise
+to the whole holds for a part at another price (docs/adr/0023)."""
 RELATIONS = ("add_or_remove_one", "replace_one")
 ACCOUNTANTS = ("pld", "rdp")
 CHANGES = ("inherit", "refuse")

@@ -147,6 +147,18 @@ class PrivacyEvent:
         alone = self.noise_multiplier / math.sqrt(self.counted_shares)
         return replace(self, noise_multiplier=alone, counted_shares=1)
 
+    def of_a_part(self) -> "PrivacyEvent":
+        """Return the event as a part of its unit sees it: a row of a person, of a site.
+
+        The unit stays when the part goes. It was clipped with it and is without it, so
+        its vectors may lie two clip norms apart; and it is sampled or not in both, so
+        that sampling hides which of the two was added, and nothing more: unsampled, at
+        half the multiplier (docs/adr/0023).
+        """
+        return replace(
+            self, noise_multiplier=self.noise_multiplier / 2, sample_rate=1.0
+        )
+
     def _is_sane(self) -> bool:
         return (
             math.isfinite(self.noise_multiplier)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from fedsecure.accounting import COUNTS, PrivacyEvent, Relation
 from fedsecure.errors import ConfigurationError, LedgerCorrupt
 from fedsecure.ledger import Record
+from fedsecure.privacy.charged import unit_of
 from fedsecure.privacy.plan import AccountantFactory, read_event
 from fedsecure.privacy.spending import Spending
 from fedsecure.update import JSON, RoundId
@@ -137,7 +138,7 @@ class Account:
                 self._reservations[made.seq] = made
                 self._states[made.seq] = State.RESERVED
                 self._latest[made.round, made.event.kind == COUNTS] = made.seq
-                self.spending.add(made.round.run, made.event)
+                self.spending.add(made.round.run, made.event, unit_of(record))
             case "budget.commit":
                 self._commits[record.seq] = self._settle(record, State.COMMITTED)
             case "budget.void":

@@ -189,11 +189,11 @@ class Budget:
         self._check_round(round_id, plan_digest, event)
         ceiling, delta = self._ceiling, self._ceiling.delta
         after = self._account.spending.all_with(
-            event, delta=delta, enough=ceiling.max_epsilon
+            event, delta=delta, enough=ceiling.max_epsilon, unit=unit
         )
         if not after <= ceiling.max_epsilon:
             raise BudgetExhausted(self._exhausted(after))
-        self._check_run(round_id.run, event)
+        self._check_run(round_id.run, event, unit)
         detail: dict[str, JSON] = {
             "plan": plan_digest.hex(),
             "event": {
@@ -280,13 +280,13 @@ class Budget:
         """
         return self._account.spending.by_run(self._ceiling.delta)
 
-    def _check_run(self, run: str, event: PrivacyEvent) -> None:
+    def _check_run(self, run: str, event: PrivacyEvent, unit: str) -> None:
         ceiling = self._ceiling
         if math.isinf(ceiling.per_run_epsilon):
             return
         bound = ceiling.per_run_epsilon
         after = self._account.spending.run_with(
-            run, event, delta=ceiling.delta, enough=bound
+            run, event, delta=ceiling.delta, enough=bound, unit=unit
         )
         if not after <= bound:
             before = self._account.spending.run_with(run, delta=ceiling.delta)

@@ -5,6 +5,8 @@ In mode `user_distributed` users are sampled, with all of their rows, and clippe
 Where the sum comes from is `gradients`; sample and noise are `mechanism`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -149,10 +151,11 @@ class PrivateEngine:
         ConfigurationError
             The unit is the user and the rows do not tell users apart.
         """
-        if self._users is None:
-            total = self._gradients.sum(*self._sample(inputs, targets))
-        else:
-            total = self._users.sum(*self._sample_users(inputs, targets, users))
+        with _whole_products():
+            if self._users is None:
+                total = self._gradients.sum(*self._sample(inputs, targets))
+            else:
+                total = self._users.sum(*self._sample_users(inputs, targets, users))
         return lattice.contribute(total, self._source)
 
     def _sample_users(
@@ -188,7 +191,8 @@ class PrivateEngine:
             If a weight got no gradient of its own for each example, or a buffer
             learned; the module is then not to be used.
         """
-        total = self._gradients.sum(inputs, targets)
+        with _whole_products():
+            total = self._gradients.sum(inputs, targets)
         grid, noise = self._local_noise
         noised = noisy_sum(total, grid, noise, self._source)
         self._apply(noised / self._plan.divisor)
@@ -210,6 +214,22 @@ class PrivateEngine:
             start += weight.numel()
         self._sgd.step()
         self._sgd.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _whole_products() -> Iterator[None]:
+    """Keep CUDA from rounding float32 factors to ten bits, which torch does by default.
+
+    The margin of the clip is 2^-10 of C: last bits of 2^-11, which may follow who else
+    is in the batch, would be as large (docs/adr/0023).
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def _check_engine(engine: Engine | str) -> None:

@@ -24,6 +24,9 @@ TAIL = 14
 """Standard deviations kept: what lies beyond has probability below 2**-140."""
 MAX_SIGMA = 2.0**17
 """Steps of the grid; a table has TAIL times as many rows of 16 bytes."""
+SMOOTHING = 2.0
+"""Grid steps of deviation that noise of one site has beside z D: what is left is then
+a function of a continuous Gaussian of z D, to 1e-33 (docs/adr/0023)."""
 _TARGET_INFLATION = 0.02
 _EXACT = 2.0**52
 _FRACTION_BITS = 224  # thresholds need 128; the recurrences lose below 60
@@ -54,7 +57,8 @@ class Grid:
         D = s C + sqrt(d), in steps: rounding after the sum moves each coordinate by
         at most one more step between neighbours (PRIVACY.md section 5).
     sigma : float
-        Standard deviation of the noise, in steps: z D.
+        Standard deviation of the noise, in steps: z D and `SMOOTHING`, as variances
+        add, so that what accountants say of continuous noise of z D holds for it.
     """
 
     steps: float
@@ -67,8 +71,8 @@ class Grid:
     ) -> "Grid":
         """Return the coarsest grid that costs 2% more noise, or the finest allowed.
 
-        Whatever the grid, sigma / D is the noise multiplier: a coarse grid costs
-        accuracy, never epsilon.
+        Whatever the grid, sigma / D is at least the noise multiplier: a coarse grid
+        costs accuracy, never epsilon.
 
         Parameters
         ----------
@@ -86,7 +90,8 @@ class Grid:
         for exponent in range(wanted, least - 1, -1):
             steps = 2.0**exponent
             sensitivity = math.nextafter(steps * clip_norm + root, math.inf)
-            sigma = math.nextafter(noise_multiplier * sensitivity, math.inf)
+            spread = math.nextafter(noise_multiplier * sensitivity, math.inf)
+            sigma = math.nextafter(math.hypot(spread, SMOOTHING), math.inf)
             if sigma <= MAX_SIGMA:
                 return cls(steps, sensitivity, sigma)
         raise ConfigurationError(

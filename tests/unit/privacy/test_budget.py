@@ -237,6 +237,16 @@ def test_replace_one_is_valued_by_pld_alone() -> None:
     assert budget.epsilon(1e-5) > 1.5 * _cost(10, PLD)
 
 
+def test_persons_spending_is_revalued_when_rows_are_asked_for() -> None:
+    budget = _open(Paper(), epsilon=3.0)
+    spent = PrivacyEvent("poisson_gaussian", 4.0, 1.0, 1)
+    small = PrivacyEvent("poisson_gaussian", 100.0, 0.01, 1)
+    budget.reserve(RoundId("persons", 1), PLAN, spent, "user")
+    alone = budget.epsilon(1e-5)
+    budget.reserve(RoundId("rows", 1), PLAN, small, "example")
+    assert 3.0 > budget.epsilon(1e-5) > 1.9 * alone
+
+
 def test_event_no_accountant_knows_is_refused_before_it_is_written() -> None:
     paper = Paper()
     budget = _open(paper)

@@ -396,3 +396,40 @@ def test_an_engine_asked_for_where_users_are_summed_is_refused() -> None:
         PrivateEngine(
             mlp(), _shared(), _loss, System(), learning_rate=1.0, engine="hooks"
         )
+
+
+@pytest.mark.parametrize("mode", [Mode.EXAMPLE_LOCAL, Mode.EXAMPLE_DISTRIBUTED])
+def test_gradients_are_made_of_whole_products_and_the_callers_choice_comes_back(
+    mode: Mode,
+) -> None:
+    seen: list[bool] = []
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return _loss(outputs, targets)
+
+    module, (inputs, targets) = mlp(), _vectors(40)
+    shared = mode is Mode.EXAMPLE_DISTRIBUTED
+    plan = replace(
+        _plan(),
+        mode=mode,
+        sample_rate=1.0,
+        steps_per_round=1,
+        min_contributors=2 if shared else 0,
+        max_colluders=1 if shared else 0,
+    )
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        engine = PrivateEngine(module, plan, loss, Stream("tf32"), learning_rate=0.1)
+        with engine:
+            if shared:
+                size = sum(p.numel() for p in module.parameters())
+                engine.contribute(inputs, targets, Lattice.of(plan, size, 48, 2))
+            else:
+                engine.train_round(inputs, targets)
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    assert seen
+    assert not any(seen)

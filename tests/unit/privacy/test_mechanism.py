@@ -278,6 +278,12 @@ def test_noise_is_never_below_z_times_the_sensitivity(
     assert grid.sigma <= MAX_SIGMA
 
 
+def test_noise_is_that_of_the_multiplier_and_two_steps_more() -> None:
+    grid = Grid.choose(1.0, 0.5, 4)
+    spread = 0.5 * grid.sensitivity
+    assert math.sqrt(grid.sigma**2 - spread**2) == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("parameters", [1, 650, 26_010])
 def test_rounding_costs_two_percent_at_most(parameters: int) -> None:
     grid = Grid.choose(1.0, 1.0, parameters)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fedsecure import registry
 from fedsecure.accounting import Accountant, PrivacyEvent, Relation
 from fedsecure.errors import ConfigurationError
 from fedsecure.privacy.spending import Spending
@@ -75,3 +76,13 @@ def test_runs_are_valued_apart_and_together() -> None:
     assert spending.all_with(delta=1e-5) == pytest.approx(3.0)
     assert spending.run_with("two", EVENT, delta=1e-5) == pytest.approx(2.0)
     assert spending.run_with("new", EVENT, delta=1e-5) == pytest.approx(1.0)
+
+
+def test_a_row_s_run_makes_what_persons_spent_before_dearer() -> None:
+    spending = Spending("ward", ADD, [registry.load("accounting", "rdp").create])
+    spending.add("persons", EVENT, "user")
+    alone = spending.all_with(delta=1e-5)
+    tiny = PrivacyEvent("poisson_gaussian", 100.0, 0.01, 1)
+    assert spending.all_with(tiny, delta=1e-5, unit="user") < 1.05 * alone
+    assert spending.all_with(tiny, delta=1e-5, unit="example") > 2 * alone
+    assert spending.run_with("persons", tiny, delta=1e-5) > 2 * alone

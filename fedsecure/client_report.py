@@ -78,6 +78,7 @@ class Reports:
         start: Callable[[], tuple[Layout, Vector]],
         trainer: Trainer,
         units: Callable[[], int],
+        ended: Callable[[], None] = lambda: None,
     ) -> Outgoing:
         """Return the answer to a request that evaluates and does not train.
 
@@ -90,6 +91,9 @@ class Reports:
             Returns layout and model that the request starts from, if they are here.
         units : callable
             Returns what delta is compared with.
+        ended : callable
+            Called once all is evaluated, before the answer says how long the ledger
+            is: its last lines are known to the others then.
 
         Raises
         ------
@@ -100,11 +104,14 @@ class Reports:
         """
         plan, number = run.plan, request.scope.round.number
         if plan.counts is not None and number == plan.rounds + 1:
-            return self._once(run, request, start, trainer, units).outgoing
+            kept = self._once(run, request, start, trainer, units)
+            ended()
+            return kept.outgoing
         layout, model = start()
         metrics: dict[str, JSON] = {}
         if plan.metrics == "plain":
             metrics.update(trainer.run(_task(run, request, layout, model)).metrics)
+        ended()
         header: dict[str, JSON] = {"metrics": metrics, HEADS: self._witness.document()}
         scope = run.scope(request.scope.round)
         return Outgoing.of(self._me.sign(Kind.REPORT, scope, header, b"").to_bytes())

@@ -7,6 +7,7 @@ be durable before the next step is written before the next step.
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +114,10 @@ class ClientRound:
         self._runs = ClientRuns(
             me, peers, gate, ledger, store, random, max_bytes=max_bytes
         )
-        self._term = max((r.term for r in ledger.records()), default=0)
+        # A run's terms are its own lease's; a line without a run counts for every run.
+        self._terms = Counter[str]()
+        for record in ledger.records():
+            self._terms[record.run] = max(self._terms[record.run], record.term)
         self._sums = OneSum(me.site, ledger)
         self._witness = Witness(me, peers, ledger, budgets)
         self._charges = Charges(budgets, self._witness)
@@ -290,14 +294,15 @@ class ClientRound:
         message.require(run.scope(message.scope.round, site="*"))
         release = read_release(message)
         own = partial(self._sent, run, release.round)
-        self._sums.open(run, release, own, self._term)
+        self._sums.open(run, release, own, self._seen(run.plan.run))
         return opened_model(run, release, message.body)
 
     def _reveal(self, run: ClientRun, request: Verified) -> Outgoing:
         """Give this site's shares of what takes the masks off a closed round's sum."""
         own = partial(self._sent, run, request.scope.round)
         heads = self._witness.document
-        return Outgoing.of(self._masks.reveal(run, request, own, self._term, heads))
+        term = self._seen(run.plan.run)
+        return Outgoing.of(self._masks.reveal(run, request, own, term, heads))
 
     def _sent(self, run: ClientRun, round_id: RoundId) -> bytes | None:
         """Return the digest of this site's update of a round, or None."""
@@ -316,23 +321,30 @@ class ClientRound:
         if request.scope.site != self._me.site:
             raise VerificationError(f"message is for site {request.scope.site!r}")
         term = parts.count(request.header, "term")
-        if term < self._term:
-            raise StaleTerm(f"term {term}, this site has seen {self._term}")
+        run = request.scope.round.run
+        seen = self._seen(run)
+        if term < seen:
+            raise StaleTerm(f"term {term} of {run}, this site has seen {seen}", seen)
         self._witness.meet(request)
-        if term > self._term:
-            self._ledger.append("term.seen", request.signer, term=term)
-            self._term = term
+        if term > seen:
+            self._ledger.append("term.seen", request.signer, run=run, term=term)
+            self._terms[run] = term
         return request
+
+    def _seen(self, run: str) -> int:
+        return max(self._terms[run], self._terms[""])
 
     def _report(self, run: ClientRun, request: Verified, trainer: Trainer) -> Outgoing:
         """Evaluate the last model without training; metrics leave under the plan."""
         start = partial(self._model_after, run, request.header)
         units = partial(_units, run.plan, trainer)
-        answer = self._reports.last(run, request, start, trainer, units)
-        if request.scope.round.number > run.plan.rounds:
-            run.keys.retire_all()
-            residual(run).forget()
-        return answer
+
+        def ended() -> None:
+            if request.scope.round.number > run.plan.rounds:
+                run.keys.retire_all()
+                residual(run).forget()
+
+        return self._reports.last(run, request, start, trainer, units, ended)
 
     def _own(self, kept: Kept) -> Mapping[str, JSON]:
         """Return the header of an own update; its body stays where it is."""
@@ -345,7 +357,7 @@ class ClientRound:
         """Say no with a code only: the reason stays here (PRIVACY section 10)."""
         code = str(getattr(reason, "code", "failed"))
         log.warning("site %s refuses (%s): %s", self._me.site, code, reason)
-        header: dict[str, JSON] = {"code": code, "term": self._term}
+        header: dict[str, JSON] = {"code": code, "term": getattr(reason, "seen", 0)}
         return self._small(Kind.REFUSAL, scope, header)
 
 

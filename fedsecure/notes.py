@@ -78,8 +78,7 @@ def _metrics_notes(metrics: str) -> list[JSON]:
 
 _COUNTS = (
     "Accuracy is of noisy counts of test rows, paid for out of the same epsilon: what "
-    "is made of them is noisy too. Which rows are test rows is each site's split: "
-    "where one row that comes or goes moves others across it, no epsilon covers that."
+    "is made of them is noisy too."
 )
 
 

@@ -1,5 +1,8 @@
 """What every accountant promises, asked of every plug of the socket."""
 
+import math
+
+import numpy as np
 import pytest
 
 from fedsecure import registry
@@ -81,6 +84,10 @@ def test_epsilon_is_never_below_the_truth(name: str) -> None:
         PrivacyEvent("poisson_discrete_gaussian", 1.0, 0.1, 1),
         PrivacyEvent("poisson_discrete_gaussian", 1.0, 0.1, 1, 5, 0.1, 100),
         PrivacyEvent("poisson_discrete_gaussian", 0.0, 0.1, 1, 5, 10.0, 100),
+        PrivacyEvent("discrete_gaussian_counts", 8.0, 0.5, 1),
+        PrivacyEvent("discrete_gaussian_counts", 1.9, 1.0, 1),
+        PrivacyEvent("discrete_gaussian_counts", 8.0, 1.0, 1, 1, 8.0, 2),
+        PrivacyEvent("discrete_gaussian_counts", float("nan"), 1.0, 1),
     ],
 )
 def test_event_it_cannot_value_is_refused(name: str, event: PrivacyEvent) -> None:
@@ -141,3 +148,45 @@ def test_replace_one_is_doubled_or_refused(name: str) -> None:
         return
     accountant.compose(event)
     assert accountant.epsilon(DELTA) >= 4.377
+
+
+def _delta_of_one_count(sigma: float, epsilon: float, releases: int = 1) -> float:
+    """Return delta of counts told so often, by sums over the lattice."""
+    ks = np.arange(-80 * releases, 80 * releases + 1)
+    weight = np.exp(-(ks.astype(float) ** 2) / (2 * sigma**2))
+    law = weight / weight.sum()
+    if releases == 1:
+        other = np.roll(law, 1)
+        return float(np.maximum(law - math.exp(epsilon) * other, 0).sum())
+    grid = np.multiply.outer(law, law)
+    other = np.multiply.outer(np.roll(law, 1), np.roll(law, 1))
+    return float(np.maximum(grid - math.exp(epsilon) * other, 0).sum())
+
+
+@pytest.mark.parametrize("releases", [1, 2])
+@pytest.mark.parametrize("sigma", [2.0, 5.0])
+def test_counts_never_cost_less_than_sums_over_the_lattice_say(
+    name: str, sigma: float, releases: int
+) -> None:
+    accountant = _new(name)
+    accountant.compose(PrivacyEvent.of_counts(sigma, releases))
+    spent = accountant.epsilon(DELTA)
+    assert _delta_of_one_count(sigma, spent, releases) <= DELTA
+    assert _delta_of_one_count(sigma, 0.85 * spent, releases) > DELTA
+
+
+def test_counts_beside_training_cost_more_than_either(name: str) -> None:
+    counts = PrivacyEvent.of_counts(8.0, 1)
+    both = _spend(name, STEP, counts)
+    assert both > max(_spend(name, STEP), _spend(name, counts))
+
+
+def test_counts_of_a_row_that_is_replaced_cost_two_shifts_or_are_refused(
+    name: str,
+) -> None:
+    accountant = _new(name, Relation.REPLACE_ONE)
+    counts = PrivacyEvent.of_counts(8.0, 1)
+    if not accountant.supports(counts):
+        return
+    accountant.compose(counts)
+    assert accountant.epsilon(DELTA) >= 0.999 * _spend(name, counts, counts)

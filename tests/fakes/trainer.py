@@ -47,6 +47,7 @@ class ToyTrainer:
         self.before: Callable[[TrainingTask], None] = lambda _: None
         self._rows = rows
         self.persons = 0
+        self.accuracy: float | None = None
         seed = list(hashlib.sha256(site.encode()).digest())
         self._target = np.random.default_rng(seed).uniform(
             -0.5, 0.5, LAYOUT.num_parameters
@@ -70,6 +71,8 @@ class ToyTrainer:
         self.before(task)
         metrics = {"loss": float(np.abs(task.model - self._target).sum())}
         metrics["num_test"] = 10.0
+        if self.accuracy is not None:
+            metrics["accuracy"] = self.accuracy
         if not task.train:
             return TrainingResult(None, metrics, 0)
         number = task.round.number

@@ -25,6 +25,7 @@ from fedsecure.errors import ConfigurationError
 DELTA = 1e-5
 ADD = Relation.ADD_OR_REMOVE_ONE
 LOCAL = PrivacyEvent(GAUSSIAN, 8.0, 1.0, 10)
+TOLD = PrivacyEvent.of_counts(8.0, 3)
 INSIDE = PrivacyEvent(DISCRETE, 6.0, 1.0, 40, 4, 30.0, 650)
 
 
@@ -86,6 +87,24 @@ def test_discrete_noise_is_enforced_with_rdp(
 ) -> None:
     assert enforced_with(events) == name
     assert guarantee(name, ADD, events, DELTA).accountant == name
+
+
+@pytest.mark.parametrize(
+    ("events", "name"),
+    [([TOLD], "pld"), ([LOCAL, TOLD], "pld"), ([INSIDE, TOLD], "rdp")],
+)
+def test_counts_are_enforced_with_what_they_stand_beside(
+    events: list[PrivacyEvent], name: str
+) -> None:
+    assert enforced_with(events) == name
+    assert guarantee(name, ADD, events, DELTA).epsilon > 0
+
+
+def test_counts_have_no_share_to_lose_and_stay_what_they_are() -> None:
+    assert TOLD.nominal() == TOLD
+    assert TOLD.is_counts()
+    assert not TOLD.is_gaussian()
+    assert not TOLD.is_discrete()
 
 
 def test_equal_events_are_merged() -> None:

@@ -194,3 +194,8 @@ def test_search_is_refused_with_the_accountant_that_can() -> None:
     accountant = registry.load("accounting", "pld").create(ADD)
     with pytest.raises(ConfigurationError, match="use accounting=rdp"):
         accountant.compose_search(Search((DISCRETE_STEP,), 10.0, 1.0))
+
+
+def test_counts_cost_about_what_a_gaussian_as_wide_costs() -> None:
+    counts = guarantee("pld", ADD, [PrivacyEvent.of_counts(8.0, 5)], DELTA).epsilon
+    assert counts == pytest.approx(_epsilon(1.0, 8.0, 5), rel=0.002)

@@ -332,3 +332,9 @@ def test_search_over_an_unknown_event_is_refused_whole() -> None:
     with pytest.raises(ConfigurationError, match="does not know"):
         accountant.compose_search(Search(run, 10.0, 1.0))
     assert accountant.epsilon(DELTA) == 0
+
+
+def test_counts_cost_what_a_gaussian_as_wide_costs() -> None:
+    # Canonne, Kamath, Steinke 2020, Theorem 4: the curve a/2z^2, at every order.
+    counts = guarantee("rdp", ADD, [PrivacyEvent.of_counts(8.0, 5)], DELTA).epsilon
+    assert counts == guarantee("rdp", ADD, [_gaussian(1.0, 8.0, 5)], DELTA).epsilon

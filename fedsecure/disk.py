@@ -4,11 +4,22 @@ import contextlib
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from fedsecure.errors import AlreadyExists, NotFound, StorageError, VerificationError
+
+Piece: TypeAlias = bytes | bytearray | memoryview
+"""Bytes of a file; a memoryview is one of bytes ("B")."""
+
+
+class Readable(Protocol):
+    """A file that is read in order."""
+
+    def readinto(self, into: memoryview, /) -> int | None:
+        """Fill the beginning of a buffer and return how much of it; 0 at the end."""
+        ...
 
 
 class LockHeld(StorageError):
@@ -37,6 +48,7 @@ class Lock:
             os.close(self._descriptor)
 
 
+_LARGE = 1 << 20
 _open_locks: set[Lock] = set()
 
 
@@ -110,6 +122,31 @@ class Disk(Protocol):
         ...
 
 
+@runtime_checkable
+class StreamingDisk(Protocol):
+    """A disk that also takes and gives a large file a piece at a time."""
+
+    def write_stream(
+        self, folder: Path, pieces: Iterable[Piece], path: Callable[[], Path]
+    ) -> None:
+        """As `write_once`, of pieces; each was written when the next is asked for.
+
+        Parameters
+        ----------
+        folder : Path
+            Where the pieces lie until they are whole; on the same file system.
+        path : callable
+            () -> the file's name, asked for after the last piece.
+        """
+        ...
+
+    def open_stream(
+        self, path: Path, max_bytes: int
+    ) -> contextlib.AbstractContextManager[Readable]:
+        """Return a file to be read in order; see `read`."""
+        ...
+
+
 class SystemDisk:
     """The machine's file system; fsync of file and folder.
 
@@ -133,19 +170,33 @@ class SystemDisk:
 
         ``link`` fails if the name exists, so two writers never overwrite one another.
         """
-        self._make_folder(path.parent)
-        temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
-        with _storage("write", path):
-            try:
-                _write_synced(temporary, data)
-                os.link(temporary, path)
-            except FileExistsError as exists:
-                # Its writer may have died before it synced the folder.
-                _sync_folder(path.parent)
-                raise AlreadyExists(f"{path} exists") from exists
-            finally:
+        self.write_stream(path.parent, (data,), lambda: path)
+
+    def write_stream(
+        self, folder: Path, pieces: Iterable[Piece], path: Callable[[], Path]
+    ) -> None:
+        """Write a temporary file in `folder`, sync it, link it, sync the link's folder.
+
+        ``link`` fails if the name exists, so two writers never overwrite one another.
+        """
+        self._make_folder(folder)
+        temporary = folder / f".tmp-{uuid.uuid4().hex}"
+        try:
+            with _storage("write", temporary):
+                _write_synced(temporary, pieces)
+            self._link(temporary, path())
+        finally:
+            with _storage("delete", temporary):
                 temporary.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+
+    @contextlib.contextmanager
+    def open_stream(self, path: Path, max_bytes: int) -> Iterator[Readable]:
+        """Open a file, refusing a larger one unread."""
+        with _storage("read", path), path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise VerificationError(f"{path}: {size} bytes, at most {max_bytes}")
+            yield file
 
     def append(self, path: Path, data: bytes) -> None:
         """Append and sync; the folder too at the first append."""
@@ -200,6 +251,17 @@ class SystemDisk:
                 raise
             return Lock(descriptor)
 
+    def _link(self, temporary: Path, path: Path) -> None:
+        self._make_folder(path.parent)
+        with _storage("write", path):
+            try:
+                os.link(temporary, path)
+            except FileExistsError as exists:
+                # Its writer may have died before it synced the folder.
+                _sync_folder(path.parent)
+                raise AlreadyExists(f"{path} exists") from exists
+            _sync_folder(path.parent)
+
     def _make_folder(self, folder: Path) -> None:
         with _storage("make", folder):
             if folder.is_dir():
@@ -238,17 +300,24 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, pieces: Iterable[Piece]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        _write_all(descriptor, data)
+        written = 0
+        for piece in pieces:
+            _write_all(descriptor, piece)
+            written += len(piece)
+            if len(piece) >= _LARGE:
+                # The device starts now, not at the sync: dirty pages that pile up are
+                # held back by the kernel, and every other writer with them.
+                os.posix_fadvise(descriptor, 0, written, os.POSIX_FADV_DONTNEED)
         os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: Piece) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -74,15 +74,29 @@ def read_release(message: Verified) -> Release:
     VerificationError
         Fields missing or malformed, a site twice, or a body that is not the sum named.
     """
+    found = hashlib.sha256(message.body).digest()
+    return read_release_head(message.header, message.scope.round, found)
+
+
+def read_release_head(
+    header: Mapping[str, JSON], round_id: RoundId, sum_digest: bytes
+) -> Release:
+    """Return the release of a verified header; see `read_release`.
+
+    Parameters
+    ----------
+    sum_digest : bytes
+        SHA-256 of the body, found by the caller.
+    """
     release = Release(
-        message.scope.round,
-        count(message.header, "after"),
-        read_participants(message.header.get("participants")),
-        hashlib.sha256(message.body).digest(),
+        round_id,
+        count(header, "after"),
+        read_participants(header.get("participants")),
+        sum_digest,
     )
     if release.after >= release.round.number:
         raise VerificationError("release builds on a later round")
-    stated = {k: message.header.get(k) for k in release.header()}
+    stated = {k: header.get(k) for k in release.header()}
     if stated != release.header():
         raise VerificationError("release header and release body do not agree")
     return release

@@ -7,7 +7,7 @@ one too, until `rewrap` has gone over every object.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedsecure.checkpoint.seal import Sealed, rewrap, seal, unseal
+from fedsecure.checkpoint.seal import Head, Sealed, data_key, rewrap, seal, unseal
 from fedsecure.errors import VerificationError
 from fedsecure.keks import Closes, Kek, Opens
 from fedsecure.keys import BoxKey, BoxPublic
@@ -44,6 +44,11 @@ class Rack:
         """
         name = self._fitting(sealed.wraps)
         return unseal(sealed, name, self.opening[name], context)
+
+    def secret(self, head: Head, context: bytes) -> bytes:
+        """Return the key of a sealed stream; it errs as `open` does."""
+        name = self._fitting(head.wraps)
+        return data_key(head, name, self.opening[name], context)
 
     def rewrapped(self, sealed: Sealed, context: bytes) -> Sealed:
         """Return the same chunks with their key under this rack's closing keys.

@@ -1,11 +1,16 @@
 """W of N: an object counts once W stores hold it; any one of them gives it back."""
 
+import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
+from fedsecure.checkpoint.fanout import Fanout
 from fedsecure.checkpoint.probe import claim, try_out
+from fedsecure.disk import Readable
 from fedsecure.errors import (
     AlreadyExists,
     ConfigurationError,
@@ -14,11 +19,13 @@ from fedsecure.errors import (
     StorageError,
     VerificationError,
 )
-from fedsecure.stores import Store
+from fedsecure.outgoing import Bytes
+from fedsecure.stores import Store, StreamingStore
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_OTHER_WRAPS = 1 << 20  # what says the same may be longer by its wrapped keys
 
 
 class Replicas:
@@ -89,13 +96,68 @@ class Replicas:
         NotEnoughReplicas
             Fewer than W hold it.
         """
-        held, failures = 0, []
-        for name, store in self._stores:
-            try:
-                _put_or_same(store, key, value, same)
-                held += 1
-            except StorageError as failed:
-                failures.append(f"{name}: {failed}")
+
+        def one(store: Store) -> None:
+            _put_or_same(store, key, value, same)
+
+        self._counted(key, [_attempt(name, store, one) for name, store in self._stores])
+
+    def put_stream(
+        self,
+        pieces: Iterable[Bytes],
+        depth: int,
+        max_bytes: int,
+        key: Callable[[], str],
+        same: Callable[[Bytes], bool],
+    ) -> None:
+        """As `put`, of pieces: stores that take them write side by side, meanwhile.
+
+        Parameters
+        ----------
+        pieces : iterable of bytes
+            A piece may change once `depth` - 1 more were taken.
+        max_bytes : int
+            Largest object that may be there already.
+        key : callable
+            () -> the key, asked for after the last piece.
+        same : callable
+            See `put`.
+        """
+        eager = [(n, s) for n, s in self._stores if isinstance(s, StreamingStore)]
+        others = [(n, s) for n, s in self._stores if not isinstance(s, StreamingStore)]
+        fan = Fanout(len(eager) + bool(others), depth)
+
+        def stream(place: int) -> str:
+            name, store = eager[place]
+
+            def one(_: Store) -> None:
+                try:
+                    store.put_stream(fan.read(place), key)
+                except AlreadyExists as other:
+                    if not same(cast("Store", store).get(key(), max_bytes)):
+                        raise AlreadyExists(f"{key()} holds other bytes") from other
+                finally:
+                    fan.leave(place)
+
+            return _attempt(name, cast("Store", store), one)
+
+        with ThreadPoolExecutor(len(eager) + 1) as pool:
+            streams = [pool.submit(stream, place) for place in range(len(eager))]
+            rest = pool.submit(_joined, fan.read(len(eager))) if others else None
+            fan.feed(pieces)
+            failures = [each.result() for each in streams]
+        if rest is not None:
+            value = rest.result()
+            failures += [
+                _attempt(name, store, lambda s: _put_or_same(s, key(), value, same))
+                for name, store in others
+            ]
+        self._counted(key(), failures)
+
+    def _counted(self, key: str, answers: Sequence[str]) -> None:
+        """Return if W stores answered with no failure."""
+        failures = [answer for answer in answers if answer]
+        held = len(answers) - len(failures)
         if failures:
             log.warning("%s: %d of %d: %s", key, held, len(self._stores), failures)
         if held < self._quorum:
@@ -107,12 +169,22 @@ class Replicas:
             )
 
     def get(self, key: str, max_bytes: int, read: Callable[[bytes], T]) -> T:
-        """Return what `read` makes of the first copy it accepts.
+        """Return what `read` makes of the first copy it accepts; see `open`.
 
         Parameters
         ----------
         read : callable
             Stored bytes -> the verified thing; `VerificationError` passes a copy over.
+        """
+        return self._first(key, lambda store: read(store.get(key, max_bytes)))
+
+    def open(self, key: str, max_bytes: int, read: Callable[[Readable], T]) -> T:
+        """Return what `read` makes of the first copy it accepts, read in order.
+
+        Parameters
+        ----------
+        read : callable
+            A file -> the verified thing; `VerificationError` passes a copy over.
 
         Raises
         ------
@@ -123,10 +195,18 @@ class Replicas:
         StorageError
             No good copy, and a store that could not be asked may have one.
         """
+
+        def one(store: Store) -> T:
+            with _opened(store, key, max_bytes) as file:
+                return read(file)
+
+        return self._first(key, one)
+
+    def _first(self, key: str, read: Callable[[Store], T]) -> T:
         bad, silent = [], []
         for name, store in self._stores:
             try:
-                return read(store.get(key, max_bytes))
+                return read(store)
             except NotFound:
                 continue
             except VerificationError as changed:
@@ -184,6 +264,30 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
+def _attempt(name: str, store: Store, step: Callable[[Store], None]) -> str:
+    """Return why a store did not do it; "" if it did."""
+    try:
+        step(store)
+    except StorageError as failed:
+        return f"{name}: {failed}"
+    return ""
+
+
+def _joined(pieces: Iterable[Bytes]) -> bytes:
+    out = io.BytesIO()
+    out.writelines(pieces)
+    return out.getvalue()
+
+
+@contextmanager
+def _opened(store: Store, key: str, max_bytes: int) -> Iterator[Readable]:
+    if isinstance(store, StreamingStore):
+        with store.get_stream(key, max_bytes) as file:
+            yield file
+    else:
+        yield io.BytesIO(store.get(key, max_bytes))
+
+
 def _put_or_same(
     store: Store, key: str, value: bytes, same: Callable[[bytes], bool] | None
 ) -> None:
@@ -197,8 +301,9 @@ def _put_or_same(
 def _holds(
     store: Store, key: str, value: bytes, same: Callable[[bytes], bool] | None
 ) -> bool:
+    room = 0 if same is None else _OTHER_WRAPS
     try:
-        stored = store.get(key, len(value))
+        stored = store.get(key, len(value) + room)
         return stored == value or (same is not None and same(stored))
     except VerificationError:  # it is larger
         return False

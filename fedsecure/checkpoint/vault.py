@@ -5,23 +5,31 @@ and sizes. Updates go once their release is published: a later thief of the run 
 finds nothing to open.
 """
 
+import hashlib
+import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from fedsecure.checkpoint import seal
+from fedsecure.checkpoint import seal, stream
 from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
 from fedsecure.checkpoint.rack import Rack, box_rack
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import Clock
-from fedsecure.envelope import Kind, parse, verify
+from fedsecure.disk import Readable
+from fedsecure.envelope import Kind, read_head, verify_head
 from fedsecure.errors import StorageError, VerificationError
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.metadata import Head
-from fedsecure.release import Release, read_release
+from fedsecure.outgoing import Bytes, Outgoing
+from fedsecure.release import Release, read_release_head
 from fedsecure.release import root as root_of
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _HEAD_MARGIN = 1 << 20
 
@@ -66,7 +74,7 @@ class Vault:
         self._max_bytes = max_bytes
         self._digests: dict[bytes, bytes] = {}
 
-    def keep(self, name: str, data: bytes) -> None:
+    def keep(self, name: str, data: Bytes) -> None:
         """Seal `data` and put it on W of N stores.
 
         Sealing is randomised, so a repeat takes the copy of an earlier attempt if it
@@ -87,10 +95,11 @@ class Vault:
         try:
             stored = self._replicas.get(name, self._limit, same)
         except (StorageError, VerificationError):
-            stored = self._seal(data, name)
-        self._replicas.put(name, stored, lambda other: bool(same(other)))
+            self._put((data,), len(data), name, name, same)
+        else:
+            self._replicas.put(name, stored, lambda other: bool(same(other)))
 
-    def read(self, name: str, max_bytes: int) -> bytes:
+    def read(self, name: str, max_bytes: int) -> Bytes:
         """Return what `keep` kept, from the first store whose copy opens.
 
         Raises
@@ -99,7 +108,7 @@ class Vault:
             No copy; no good one; none that could be asked for.
         """
         limit = max_bytes + _HEAD_MARGIN
-        return self._replicas.get(name, limit, lambda s: self._open(s, name))
+        return self._replicas.open(name, limit, lambda f: self._unseal(f, limit, name))
 
     def drop(self, name: str) -> None:
         """Delete an object from every store."""
@@ -107,7 +116,7 @@ class Vault:
 
     def release(
         self,
-        data: bytes,
+        data: Bytes | Outgoing,
         release: Release,
         root: bytes,
         term: int,
@@ -117,6 +126,11 @@ class Vault:
 
         A manifest that an earlier leader left for the same closed set is verified and
         adopted; any other is garbage, and the next number is taken.
+
+        Parameters
+        ----------
+        data : bytes or Outgoing
+            The signed release; its first piece holds at least the envelope's head.
 
         Returns
         -------
@@ -135,10 +149,9 @@ class Vault:
             found = self._adopt(run, sequence, release, (root.hex(), prev))
             if found is not None:
                 return self._head(found, term)
-        stored = self._seal(data, release.digest().hex())
-        name = seal.object_name(stored)
-        self._replicas.put(name, stored)
-        scope = parse(data, self._max_bytes).scope
+        outgoing = data if isinstance(data, Outgoing) else Outgoing.of(data)
+        scope = read_head(next(outgoing.pieces(), b""))[0].scope
+        name, size = self._put_release(outgoing, release)
         manifest = Manifest(
             run=run,
             round=release.round.number,
@@ -149,7 +162,7 @@ class Vault:
             release=release.digest().hex(),
             root=root.hex(),
             object=name,
-            size=len(stored),
+            size=size,
             key_id=scope.key_id.hex(),
             plan=scope.plan.hex(),
             time=self._clock.wall().isoformat(timespec="milliseconds"),
@@ -176,9 +189,10 @@ class Vault:
 
         return self._replicas.get(_key(head.run, head.sequence), MAX_BYTES, committed)
 
-    def read_release(self, head: Head) -> bytes:
-        """Return the release envelope a head's manifest seals."""
-        return self._envelope(self.manifest(head))
+    def read_release(self, head: Head) -> Bytes:
+        """Return the release envelope a head's manifest seals: name and tags hold."""
+        manifest = self.manifest(head)
+        return self._release_file(manifest, lambda f: self._named(f, manifest))
 
     def digest(self, head: Head) -> bytes:
         """Return the release digest a head stands for; 32 bytes."""
@@ -191,35 +205,90 @@ class Vault:
     def verify_release(self, head: Head) -> Release:
         """Restore a release into memory and check it; for drills and doctors."""
         manifest = self.manifest(head)
-        return self._release(self._envelope(manifest), manifest)
+        return self._release_file(manifest, lambda f: self._verified(f, manifest))
 
     @property
     def _limit(self) -> int:
         return self._max_bytes + _HEAD_MARGIN
 
-    def _seal(self, data: bytes, name: str) -> bytes:
-        sealed = self._rack.seal(data, name.encode(), os.urandom(39))
-        return seal.to_bytes(sealed)
+    def _room(self, manifest: Manifest) -> int:
+        """Return the most bytes an object may have: other wraps may be longer."""
+        return manifest.size + _HEAD_MARGIN
 
-    def _open(self, data: bytes, name: str) -> bytes:
-        return self._rack.open(seal.from_bytes(data), name.encode())
+    def _put(
+        self,
+        pieces: Iterable[Bytes],
+        size: int,
+        context: str,
+        key: str,
+        same: Callable[[bytes], object] | None = None,
+    ) -> tuple[str, int]:
+        """Seal a stream onto the stores; return its key ("": its own name) and size."""
+        closing, random = self._rack.closing, os.urandom(39)
+        sealing = stream.Sealing(size, closing, context.encode(), random)
+        self._replicas.put_stream(
+            sealing.pieces(pieces),
+            stream.RING,
+            len(sealing),
+            lambda: key or sealing.name,
+            lambda other: (
+                seal.object_name(other) == sealing.name
+                if same is None
+                else bool(same(bytes(other)))
+            ),
+        )
+        return key or sealing.name, len(sealing)
 
-    def _envelope(self, manifest: Manifest) -> bytes:
-        return self._replicas.get(
-            manifest.object, manifest.size, lambda s: self._opened(s, manifest)
+    def _put_release(self, data: Outgoing, release: Release) -> tuple[str, int]:
+        return self._put(data.pieces(), len(data), release.digest().hex(), "")
+
+    def _open(self, data: Bytes, name: str) -> Bytes:
+        return self._unseal(io.BytesIO(data), len(data), name)
+
+    def _unseal(self, file: Readable, limit: int, name: str) -> Bytes:
+        return self._unnamed(file, limit, name)[0]
+
+    def _unnamed(
+        self,
+        file: Readable,
+        limit: int,
+        name: str,
+        opened: Callable[[memoryview], object] = lambda _: None,
+    ) -> tuple[memoryview, str]:
+        context = name.encode()
+        return stream.unseal(
+            file, limit, lambda head: self._rack.secret(head, context), context, opened
         )
 
-    def _opened(self, stored: bytes, manifest: Manifest) -> bytes:
-        if seal.object_name(stored) != manifest.object:
-            raise VerificationError(f"{manifest.object} was changed")
-        return self._open(stored, manifest.release)
+    def _release_file(self, manifest: Manifest, read: Callable[[Readable], T]) -> T:
+        return self._replicas.open(manifest.object, self._room(manifest), read)
 
-    def _release(self, data: bytes, manifest: Manifest) -> Release:
-        envelope = parse(data, self._max_bytes)
-        key = self._keys.get(envelope.signer)
+    def _named(
+        self,
+        file: Readable,
+        manifest: Manifest,
+        opened: Callable[[memoryview], object] = lambda _: None,
+    ) -> memoryview:
+        """Return what a manifest's object seals, if it has the name it was given."""
+        room = self._room(manifest)
+        data, name = self._unnamed(file, room, manifest.release, opened)
+        if name != manifest.object or len(data) >= manifest.size:
+            raise VerificationError(f"{manifest.object} was changed")
+        return data
+
+    def _verified(self, file: Readable, manifest: Manifest) -> Release:
+        """Return the release, every digest compared; hashed while it is opened."""
+        body = _BodyHash()
+        with ThreadPoolExecutor(1) as side:
+            data = self._named(file, manifest, lambda v: side.submit(body.update, v))
+        head = read_head(data)[0]
+        key = self._keys.get(head.signer)
         if key is None:
-            raise VerificationError(f"release is signed by {envelope.signer!r}")
-        release = read_release(verify(envelope, key, kinds=(Kind.RELEASE,)))
+            raise VerificationError(f"release is signed by {head.signer!r}")
+        header = verify_head(head, key, kinds=(Kind.RELEASE,))
+        if (head.body_bytes, head.body_sha256) != (body.size, body.hexdigest()):
+            raise VerificationError("the release's body was changed")
+        release = read_release_head(header, head.scope.round, body.digest())
         names = (release.digest().hex(), root_of(release.participants).hex())
         if names != (manifest.release, manifest.root):
             raise VerificationError("the release is not the one its manifest names")
@@ -245,14 +314,16 @@ class Vault:
             return stored, m
 
         def whole(stored: bytes) -> bytes:
-            self._release(self._opened(stored, manifest), manifest)
+            self._verified(io.BytesIO(stored), manifest)
             return stored
 
         key = _key(run, sequence)
         try:
             signed, manifest = self._replicas.get(key, MAX_BYTES, fitting)
-            stored = self._replicas.get(manifest.object, manifest.size, whole)
-            self._replicas.put(manifest.object, stored)
+            stored = self._replicas.get(manifest.object, self._room(manifest), whole)
+            self._replicas.put(
+                manifest.object, stored, lambda other: bool(whole(other))
+            )
             self._replicas.put(key, signed)
         except (StorageError, VerificationError) as unfit:
             log.warning("%s is passed over: %s", key, unfit)
@@ -262,6 +333,27 @@ class Vault:
     def _head(self, manifest: Manifest, term: int) -> Head:
         digest = manifest.digest()
         return Head(manifest.run, manifest.round, manifest.sequence, digest, term)
+
+
+class _BodyHash:
+    """SHA-256 over a message's body, fed with the whole message chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._begun, self.size = False, 0
+
+    def update(self, chunk: memoryview) -> None:
+        if not self._begun:  # the first chunk holds the head, or all there is
+            chunk = chunk[read_head(chunk)[1] :]
+            self._begun = True
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
 
 
 def _key(run: str, sequence: int) -> str:

@@ -1,9 +1,13 @@
 """The socket for bulk bytes: write once, read with a limit."""
 
 import re
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
+from fedsecure.disk import Readable
 from fedsecure.errors import ConfigurationError
+from fedsecure.outgoing import Bytes
 
 _PART = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
@@ -51,6 +55,25 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; durable on return. A missing key is no error."""
+        ...
+
+
+@runtime_checkable
+class StreamingStore(Protocol):
+    """A store that also takes and gives large objects a piece at a time."""
+
+    def put_stream(self, pieces: Iterable[Bytes], key: Callable[[], str]) -> None:
+        """Write a new object as `put` does; each piece is done with at the next.
+
+        Parameters
+        ----------
+        key : callable
+            () -> its key, asked for after the last piece: it may be made of them.
+        """
+        ...
+
+    def get_stream(self, key: str, max_bytes: int) -> AbstractContextManager[Readable]:
+        """Return the object as a file to be read in order; see `Store.get`."""
         ...
 
 

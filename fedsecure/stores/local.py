@@ -1,10 +1,13 @@
 """A store in one folder, durable through `disk`."""
 
-from collections.abc import Mapping
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from fedsecure.disk import Disk, SystemDisk
+from fedsecure.disk import Disk, Readable, StreamingDisk, SystemDisk
 from fedsecure.errors import ConfigurationError
+from fedsecure.outgoing import Bytes
 from fedsecure.stores import Store, check_key, folder_of, is_key
 
 
@@ -22,6 +25,23 @@ class LocalStore:
     def put(self, key: str, value: bytes) -> None:
         """Write a new file; see `Store`."""
         self._disk.write_once(self._path(key), value)
+
+    def put_stream(self, pieces: Iterable[Bytes], key: Callable[[], str]) -> None:
+        """Write a new file piece by piece; see `StreamingStore`."""
+        if isinstance(self._disk, StreamingDisk):
+            self._disk.write_stream(self._root, pieces, lambda: self._path(key()))
+            return
+        data = b"".join(map(bytes, pieces))
+        self._disk.write_once(self._path(key()), data)
+
+    @contextlib.contextmanager
+    def get_stream(self, key: str, max_bytes: int) -> Iterator[Readable]:
+        """Open the file; see `StreamingStore`."""
+        if isinstance(self._disk, StreamingDisk):
+            with self._disk.open_stream(self._path(key), max_bytes) as file:
+                yield file
+        else:
+            yield io.BytesIO(self._disk.read(self._path(key), max_bytes))
 
     def keys(self, prefix: str) -> tuple[str, ...]:
         """Return keys that start with `prefix`, sorted."""

@@ -1,12 +1,13 @@
 """W of N: what counts as kept, what comes back, and every moment power can be lost."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from fedsecure.checkpoint.replicate import Replicas, shared_devices
+from fedsecure.disk import SystemDisk
 from fedsecure.errors import (
     AlreadyExists,
     ConfigurationError,
@@ -15,6 +16,9 @@ from fedsecure.errors import (
     StorageError,
     VerificationError,
 )
+from fedsecure.outgoing import Bytes
+from fedsecure.stores import Store
+from fedsecure.stores.local import LocalStore
 from tests.fakes.disk import PowerLost
 from tests.fakes.store import FlakyStore, Power
 
@@ -147,6 +151,79 @@ def test_what_was_acknowledged_survives_the_loss_of_any_one_store(
         store.down = False
     stores[lost].objects.clear()
     assert _replicas(stores).get("k", 1, _as_it_is) == b"v"
+
+
+# --- put_stream -----------------------------------------------------------------------
+
+PIECES = [bytes([n]) * 5 for n in range(10)]
+WHOLE = b"".join(PIECES)
+
+
+class FullStore(LocalStore):
+    """A local store whose disk fills up after two pieces."""
+
+    def put_stream(self, pieces: Iterable[Bytes], key: Callable[[], str]) -> None:
+        for number, _ in enumerate(pieces):
+            if number == 1:
+                raise StorageError("No space left on device")
+
+
+def _local(folder: Path, made: type[LocalStore] = LocalStore) -> LocalStore:
+    return made(folder, SystemDisk())
+
+
+def _stream(stores: Sequence[Store], key: str = "k", quorum: int = W) -> None:
+    replicas = Replicas([(str(i), s) for i, s in enumerate(stores)], quorum)
+    replicas.put_stream(iter(PIECES), 4, 100, lambda: key, lambda other: other == WHOLE)
+
+
+def test_a_stream_reaches_every_store_whether_it_takes_pieces_or_not(
+    tmp_path: Path,
+) -> None:
+    stores: list[Store] = [_local(tmp_path / "1"), FlakyStore(), _local(tmp_path / "2")]
+    _stream(stores, quorum=3)
+    assert [store.get("k", 100) for store in stores] == [WHOLE] * 3
+
+
+def test_a_store_that_fills_up_meanwhile_does_not_stop_a_stream(
+    tmp_path: Path,
+) -> None:
+    full = _local(tmp_path / "1", FullStore)
+    stores = [full, _local(tmp_path / "2"), _local(tmp_path / "3")]
+    _stream(stores)
+    assert stores[1].get("k", 100) == stores[2].get("k", 100) == WHOLE
+
+
+def test_a_stream_that_too_few_stores_hold_is_refused(tmp_path: Path) -> None:
+    stores = [_local(tmp_path / str(n), FullStore) for n in range(2)]
+    with pytest.raises(NotEnoughReplicas, match="No space left"):
+        _stream([*stores, _local(tmp_path / "3")])
+
+
+def test_a_stream_that_was_written_before_counts(tmp_path: Path) -> None:
+    stores = [_local(tmp_path / str(n)) for n in range(3)]
+    _stream(stores, quorum=3)
+    _stream(stores, quorum=3)
+
+
+def test_other_bytes_under_a_streams_key_do_not_count(tmp_path: Path) -> None:
+    stores = [_local(tmp_path / str(n)) for n in range(3)]
+    for store in stores[:2]:
+        store.put("k", b"theirs")
+    with pytest.raises(NotEnoughReplicas, match="1 of 3"):
+        _stream(stores)
+    assert stores[0].get("k", 100) == b"theirs"
+
+
+def test_a_stream_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    def breaks() -> Iterator[bytes]:
+        yield b"1"
+        raise VerificationError("no more")
+
+    replicas = Replicas([("1", _local(tmp_path / "1"))], 1)
+    with pytest.raises(VerificationError, match="no more"):
+        replicas.put_stream(breaks(), 4, 100, lambda: "k", lambda _: True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 # --- get ------------------------------------------------------------------------------

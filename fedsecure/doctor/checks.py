@@ -13,11 +13,19 @@ from fedsecure.assembly.section import read_section
 from fedsecure.clock import Clock
 from fedsecure.config import AggregatorConfig, NodeConfig
 from fedsecure.disk import SystemDisk
-from fedsecure.doctor import probes
+from fedsecure.doctor import probes, reach
+from fedsecure.doctor.domains import (
+    judge_bind,
+    judge_domains,
+    judge_engine,
+    judge_ntp,
+    judge_reach,
+)
 from fedsecure.doctor.findings import (
     Finding,
     Level,
     judge_certificate,
+    judge_clock,
     judge_origin,
     judge_pair,
     judge_peers,
@@ -92,6 +100,8 @@ def _aggregator(kit: Kit, now: datetime) -> list[Finding]:
     problem = probes.listen_problem(host.strip("[]"), int(port))
     itself = probes.dial(kit.name, address, kit.path / "ca.crt")
     found.append(judge_port(address, problem, _urn(kit), itself))
+    found.append(judge_bind(host.strip("[]"), reach.addresses(host.strip("[]"))))
+    found += [judge_ntp(kept=reach.is_kept_by_ntp()), *_others(kit)]
     config = read_section(AggregatorConfig, kit.path / "aggregator.json")
     if config is None:
         return [*found, *judge_places([probes.place("state", kit.state)])]
@@ -100,7 +110,25 @@ def _aggregator(kit: Kit, now: datetime) -> list[Finding]:
         named.append(("lease", Path(config.lease)))
     named.append(("state", kit.state))
     places = [probes.place(name, path) for name, path in named]
-    return found + judge_places(places, distinct=config.require_distinct_devices)
+    found += judge_places(places, distinct=config.require_distinct_devices)
+    return found if config.engine.name == "embedded" else found + _elsewhere(config)
+
+
+def _elsewhere(config: AggregatorConfig) -> list[Finding]:
+    """Look at what an aggregator of several hosts leans on."""
+    servers, engine = reach.servers(config), config.engine.name
+    distinct = config.require_distinct_devices
+    found = judge_reach(servers, config.quorum)
+    found += judge_domains(servers, config.folders, engine, distinct=distinct)
+    return [*found, judge_engine(engine, reach.engine_problem(config))]
+
+
+def _others(kit: Kit) -> list[Finding]:
+    """Look at the other aggregators' clocks; one that is down is no fault of this."""
+    root = kit.path / "ca.crt"
+    others = [m for m in kit.roster.of(Role.AGGREGATOR) if m.name != kit.name]
+    peers = [probes.dial(m.name, m.address, root) for m in others]
+    return [judge_clock(p.name, p.skew) for p in peers if p.skew is not None]
 
 
 def _site(kit: Kit, now: datetime) -> list[Finding]:
@@ -112,7 +140,7 @@ def _site(kit: Kit, now: datetime) -> list[Finding]:
     policy = _policy(kit)
     found.append(judge_policy(policy, _text(now), _text(now + _SOON)))
     found += judge_places([probes.place("state", kit.state)])
-    return found + _peers(kit)
+    return [*found, judge_ntp(kept=reach.is_kept_by_ntp()), *_peers(kit)]
 
 
 def _peers(kit: Kit) -> list[Finding]:

@@ -27,15 +27,15 @@ RULES: Mapping[str, object] = {
 }
 
 
-def make_kits(root: Path, sites: int = 2) -> Path:
-    """Return the folder of kits of a new federation."""
+def make_kits(root: Path, sites: int = 2, port: int = 9001) -> Path:
+    """Return the folder of kits of a new federation; its aggregators at two ports."""
     members = {
         "name": "simulation",
         "aggregators": [
             {
                 "name": f"agg-{i}",
                 "host": "127.0.0.1",
-                "port": 9000 + i,
+                "port": port - 1 + i,
                 "organisation": "o",
             }
             for i in (1, 2)

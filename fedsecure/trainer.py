@@ -45,7 +45,8 @@ class TrainingResult:
     update : ModelUpdate or None
         None after an evaluation.
     metrics : Mapping
-        Of the incoming model on the site's test rows: loss, accuracy, num_test.
+        Of the incoming model on the site's test rows: loss, accuracy, num_test. What of
+        them leaves is the plan's word; under `dp` counts made of the last two alone.
     dp_steps : int
         Noisy steps that ran; 0 without privacy.
     """

@@ -100,7 +100,8 @@ def secure_mod(site: Callable[[Context], Site], rows: Callable[[Context], int]) 
     a `ConfigRecord` "config": the plan's train settings by name, "server-round", all
     settings as JSON text under "settings", and "train", which says whether to train or
     only to evaluate. It returns the same arrays trained and a `MetricRecord` "metrics"
-    with at least "num-examples".
+    with at least "num-examples". Under a plan's metrics `dp` the site reads "num_test"
+    and "accuracy" (0 to 1) of them and tells two noisy counts; all else stays.
 
     Parameters
     ----------

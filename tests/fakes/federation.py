@@ -150,9 +150,9 @@ class Site:
         paid = [r for r in self.records() if r.action == "budget.reserve"]
         return sum(1 for r in paid if r.round == number)
 
-    def shelf(self) -> Shelf:
-        """Return the shelf of the run as it lies on the disk."""
-        return Shelf(self.store, RUN, MAX_BYTES)
+    def shelf(self, run: str = RUN) -> Shelf:
+        """Return the shelf of a run as it lies on the disk."""
+        return Shelf(self.store, run, MAX_BYTES)
 
     def _start(self) -> ClientRound:
         federation = self._federation
@@ -250,7 +250,7 @@ class Federation:
         The term of every leadership, in order.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what tests vary, each by its name
         self,
         *,
         sites: int = 3,
@@ -261,7 +261,9 @@ class Federation:
         threshold: int = 2,
         min_contributors: int | None = None,
         deadline: float = 60.0,
+        run: str = RUN,
     ) -> None:
+        self.run = run
         self.clock = FakeClock()
         self.state = State(self.clock)
         self.private = private
@@ -281,7 +283,7 @@ class Federation:
         self.disks = {name: FakeDisk() for name in self.aggregators}
         self.plan = self._plan(names, rounds, scheme, min_contributors or sites)
         self.terms = Terms(
-            run=RUN,
+            run=run,
             plan=self.plan,
             plan_digest=plan_digest(self.plan),
             rounds=rounds,
@@ -403,17 +405,17 @@ class Federation:
 
     def models(self) -> dict[str, bytes]:
         """Return the last model of every site, bit for bit; empty: it has none."""
-        head = engine(self.state).journal.head(RUN)
+        head = engine(self.state).journal.head(self.run)
         assert head is not None
         out = {}
         for name, site in self.sites.items():
-            model = site.shelf().model(head.round)
+            model = site.shelf(self.run).model(head.round)
             out[name] = b"" if model is None else model.tobytes()
         return out
 
     def journal(self) -> list[JournalEntry]:
         """Return the whole journal of the run."""
-        return list(engine(self.state).journal.entries(RUN, 0))
+        return list(engine(self.state).journal.entries(self.run, 0))
 
     def _member(self, name: str) -> Member:
         role = Role.SITE if name.startswith("site") else Role.AGGREGATOR
@@ -438,7 +440,7 @@ class Federation:
         return {
             "format": 1,
             "federation": self.roster.federation,
-            "run": RUN,
+            "run": self.run,
             "project": "project",
             "dataset": "data",
             "rounds": rounds,

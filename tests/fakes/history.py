@@ -9,7 +9,7 @@ from fedsecure.drills.history import Commit, History
 from fedsecure.errors import FedsecureError
 from fedsecure.metadata import Head, JournalEntry, Step
 from fedsecure.server_round import read_detail
-from tests.fakes.federation import QUORUM, RUN, Federation
+from tests.fakes.federation import QUORUM, Federation
 
 _TOLERANCE = 1e-5  # of the 20-bit profile at value range 1, over a few rounds
 
@@ -24,7 +24,7 @@ def history_of(federation: Federation) -> History:
     """Return what a run left, as the checker of the drills takes it."""
     sites = federation.sites
     return History(
-        RUN,
+        federation.run,
         federation.terms.rounds,
         federation.private,
         federation.journal(),
@@ -67,7 +67,7 @@ def heads(federation: Federation) -> list[Head]:
             detail = read_detail(entry)
             manifest = bytes.fromhex(str(detail["manifest"]))
             sequence = int(str(detail["sequence"]))
-            out.append(Head(RUN, entry.round, sequence, manifest, 0))
+            out.append(Head(federation.run, entry.round, sequence, manifest, 0))
     return out
 
 
@@ -127,7 +127,10 @@ def _outboxes(federation: Federation) -> list[str]:
     out: list[str] = []
     for name, site in federation.sites.items():
         for number in range(federation.terms.rounds + 1):
-            kept, pieces = site.shelf().answer(number), f"{RUN}/body/{number}/"
+            kept, pieces = (
+                site.shelf().answer(number),
+                f"{federation.run}/body/{number}/",
+            )
             size = sum(len(site.store.objects[k]) for k in site.store.keys(pieces))
             if size != (0 if kept is None else kept.head.body_bytes):
                 out.append(f"S2: {name} keeps {size} bytes of round {number}")

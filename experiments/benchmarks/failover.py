@@ -3,13 +3,13 @@
     python experiments/benchmarks/failover.py [--json] [--plot FILE] [--kept FILE]
         [--members embedded,etcd,postgresql] [--repeats 20]
         [--flower embedded,etcd,postgresql] [--faults "host lost,pause"] [--strikes 4]
-        [--process 20]
+        [--seconds 600] [--process 20]
 
 Members (`--members`) are processes of their own that hold the lease by the product's
 own campaign (`fedsecure.drills.member`), with nobody else around. `--flower` runs a
-whole federation of real Flower processes, three aggregators and two sites, whose leader
-is struck again and again in mid-round; `--process` does it without Flower's processes.
-etcd (three members) and PostgreSQL are started on loopback. The lease is 3 s
+whole federation of real Flower processes, two or three aggregators and two sites, whose
+leader is struck again and again in mid-round; `--process` does it without Flower's
+processes. etcd (three members) and PostgreSQL are started on loopback. The lease is 3 s
 everywhere.
 
 Host lost: SIGKILL of all processes of the leader, its supervisor stopped before. Pause:
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--flower", default="")
     parser.add_argument("--faults", default=",".join(federation.FAULTS))
     parser.add_argument("--strikes", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--process", type=int, default=0)
     asked = parser.parse_args()
     kept = Kept(asked.kept)
@@ -53,7 +54,7 @@ def main() -> None:
     for plug in filter(None, asked.flower.split(",")):
         with ENGINES[plug]() as engine:
             for fault in asked.faults.split(","):
-                federation.measure(engine, fault, asked.strikes, kept)
+                federation.measure(engine, fault, asked.strikes, kept, asked.seconds)
     found = figures(kept.rows)
     if asked.plot:
         plot(found, asked.plot)

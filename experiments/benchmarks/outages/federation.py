@@ -6,6 +6,7 @@ another aggregator has said that it stands by.
 """
 
 import contextlib
+import math
 import signal
 import statistics
 import sys
@@ -31,7 +32,6 @@ _ENDS = ("host lost", "crash, supervised")
 _CONFIG = (
     "backend=deployment",
     "federation.sites=2",
-    "federation.aggregators=3",
     "privacy=none",
     "encryption=insecure_plain",
     "encryption.masking=none",
@@ -55,11 +55,14 @@ class Strike:
 class Striker:
     """Strikes whoever leads, and brings the one struck back once it is followed."""
 
-    def __init__(self, engine: Running, fault: str, most: int) -> None:
+    def __init__(
+        self, engine: Running, fault: str, most: int, limit: float = math.inf
+    ) -> None:
         self._engine = engine
         self._fault = fault
         self._most = most
         self._clock = SystemClock()
+        self._ends = self._clock.now() + limit
         self._undo: list[Callable[[], None]] = []
         self._groups: dict[str, Group] = {}
         self._stand: set[str] = set()
@@ -76,6 +79,8 @@ class Striker:
 
     def see(self, event: Event) -> None:
         self.events.append(event)
+        if self._clock.now() > self._ends:
+            raise _EnoughError
         what, source = event["event"], str(event["source"])
         if what == "standby":
             self._stand.add(source)
@@ -152,15 +157,30 @@ def _like(kit: Path, words: bytes) -> frozenset[int]:
     return frozenset(found)
 
 
-def measure(engine: Running, fault: str, strikes: int, kept: Kept) -> None:
-    """Add a run's samples; one that fails is told, and costs its own samples only."""
-    striker = Striker(engine, fault, strikes)
+def measure(
+    engine: Running, fault: str, strikes: int, kept: Kept, limit: float
+) -> None:
+    """Add a run's samples; one that fails is told, and keeps what it has.
+
+    Parameters
+    ----------
+    limit : float
+        Seconds after which the run is not waited for any longer.
+    """
+    striker = Striker(engine, fault, strikes, limit)
     rounds = 2 + 10 * strikes
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fed-bench-") as folder:
         scene = Scene(Path(folder), SystemClock())
         try:
-            config = [*_CONFIG, f"federation.rounds={rounds}", *engine.overrides()]
+            # A third one leads on while what was killed starts again.
+            count = 3 if fault in _ENDS else 2
+            config = [
+                *_CONFIG,
+                f"federation.aggregators={count}",
+                f"federation.rounds={rounds}",
+                *engine.overrides(),
+            ]
             play(scene, striker, config)
         except _EnoughError:
             pass
@@ -190,7 +210,7 @@ def samples(striker: Striker) -> dict[str, list[float]]:
         found = {
             "new leader": led,
             "first train message": _first(after, "sent"),
-            "next durable step": _first(after, "resumed"),
+            "round taken up": _first(after, "resumed"),
             "next update": _first(after, "update"),
             "next completed round": _first(after, "released"),
         }

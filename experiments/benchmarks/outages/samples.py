@@ -21,7 +21,7 @@ for _engine in ("etcd", "postgresql"):
     GOALS[f"{_engine}, Flower: crash, supervised: new leader"] = (0.3, 1.5)
 for _engine in ("embedded", "etcd", "postgresql"):
     GOALS[f"{_engine}: hand-over: next durable step"] = (0.5, 1.0)
-    GOALS[f"{_engine}, Flower: hand-over: next durable step"] = (0.5, 1.0)
+    GOALS[f"{_engine}, Flower: hand-over: round taken up"] = (0.5, 1.0)
 BEYOND = "next completed round, beyond detection and an ordinary round"
 BEYOND_GOAL = (1.0, 5.0)
 

@@ -12,8 +12,8 @@ from fedsecure.privacy.gradients.examples import squared_norms
 from fedsecure.privacy.gradients.gram import gram_norms, prefers_gram
 from fedsecure.privacy.gradients.layers import Each
 
-_BLOCK_FLOATS = 2**20
-"""Patches unfolded at once: 4 MiB stay in the processor's cache and malloc's heap."""
+_BLOCK_FLOATS = 2**18
+"""Patches unfolded at once: a MiB stays in the processor's cache and malloc's heap."""
 
 
 class ConvolutionRule:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsecure.privacy.gradients.examples import squared_norms
+from fedsecure.privacy.gradients.examples import quick_squared_norms, squared_norms
 from fedsecure.privacy.gradients.gram import gram_norms, prefers_gram
 
 Each = dict[str, Tensor]
@@ -58,8 +58,7 @@ class LinearRule:
         a, g = _rows(inputs), _rows(slopes)
         positions, into, out = a.shape[1], a.shape[2], g.shape[2]
         if positions == 1:
-            times = squared_norms(a) if "weight" in wanted else 0
-            return squared_norms(g) * (times + ("bias" in wanted)), {}
+            return _squares_of_vectors(a[:, 0], g[:, 0], wanted), {}
         found: Each = {"bias": g.sum(1)} if "bias" in wanted else {}
         squares = _sum_of_squares(found, g)
         if "weight" not in wanted:
@@ -151,6 +150,14 @@ class NormRule:
         totals: Mapping[str, Tensor],
     ) -> None:
         """Add nothing: `measure` makes every weight."""
+
+
+def _squares_of_vectors(a: Tensor, g: Tensor, wanted: frozenset[str]) -> Tensor:
+    """Return |g|^2 for the bias and |a|^2 |g|^2 for the weight, those wanted."""
+    if "weight" not in wanted:
+        return squared_norms(g)
+    times, slopes = quick_squared_norms([a, g])
+    return slopes * (times + 1 if "bias" in wanted else times)
 
 
 def _rows(values: Tensor) -> Tensor:

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 from fedsecure.errors import ConfigurationError
+from fedsecure.privacy.gradients import examples
 from fedsecure.privacy.gradients.examples import (
     check_losses,
     clipped,
+    quick_squared_norms,
     squared_norms,
     weighted_sum,
 )
@@ -24,6 +26,47 @@ def test_norms_are_over_all_but_the_first_dimension() -> None:
 
 def test_squares_below_float32_are_not_lost() -> None:
     assert float(squared_norms(torch.full((1, 1), 1e-30))) == pytest.approx(1e-60)
+
+
+def test_norms_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = _draws(7, 5)
+    whole = squared_norms(rows), weighted_sum(torch.ones(7).double(), rows)
+    monkeypatch.setattr(examples, "_BLOCK_FLOATS", 12)
+    blocks = squared_norms(rows), weighted_sum(torch.ones(7).double(), rows)
+    assert torch.equal(whole[0], blocks[0])
+    assert torch.allclose(whole[1], blocks[1], rtol=1e-14, atol=0)
+
+
+def test_no_rows_have_no_norms() -> None:
+    assert squared_norms(torch.zeros(0, 3)).shape == (0,)
+
+
+def test_quick_norms_are_those_of_float64_within_2_to_the_minus_12() -> None:
+    rows = [_draws(6, 4096) * 1e3, _draws(6, 9)]
+    for found, row in zip(quick_squared_norms(rows), rows, strict=True):
+        assert found.dtype == torch.float64
+        assert torch.allclose(found, squared_norms(row), rtol=2**-12, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_quick_norms_lose_nothing_below_or_above_float32(scale: float) -> None:
+    rows = [_draws(3, 4), _draws(3, 4) * scale]
+    for found, row in zip(quick_squared_norms(rows), rows, strict=True):
+        assert torch.equal(found, squared_norms(row))
+
+
+def test_quick_norms_of_long_rows_are_added_in_float64() -> None:
+    rows = [_draws(2, 4097), _draws(2, 3)]
+    for found, row in zip(quick_squared_norms(rows), rows, strict=True):
+        assert torch.equal(found, squared_norms(row))
+
+
+def test_one_row_that_is_not_finite_leaves_the_others_alone() -> None:
+    rows = _draws(3, 4)
+    rows[1, 2] = math.nan
+    found = quick_squared_norms([rows])[0]
+    assert math.isnan(float(found[1]))
+    assert torch.equal(found[[0, 2]], squared_norms(rows)[[0, 2]])
 
 
 def test_weighted_sum_leaves_rows_of_factor_zero_out() -> None:

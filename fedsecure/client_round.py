@@ -33,6 +33,7 @@ from fedsecure.envelope import (
     verify_head,
 )
 from fedsecure.errors import (
+    LASTING,
     AlreadyExists,
     FedsecureError,
     InputConflict,
@@ -123,6 +124,7 @@ class ClientRound:
         self._charges = Charges(budgets, self._witness)
         self._reports = Reports(me, self._charges, self._witness, random)
         self._masks = ClientMasks(me, peers, self._sums, random)
+        self._said: set[str] = set()
 
     def close(self) -> None:
         """Let another process open the site's ledger."""
@@ -356,7 +358,11 @@ class ClientRound:
     def _refusal(self, scope: Scope, reason: Exception) -> Outgoing:
         """Say no with a code only: the reason stays here (PRIVACY section 10)."""
         code = str(getattr(reason, "code", "failed"))
-        log.warning("site %s refuses (%s): %s", self._me.site, code, reason)
+        # Loud once: `fedsecure run` keeps warnings off the terminal.
+        loud = isinstance(reason, LASTING) and code not in self._said
+        self._said.add(code)
+        level = logging.ERROR if loud else logging.WARNING
+        log.log(level, "site %s refuses (%s): %s", self._me.site, code, reason)
         header: dict[str, JSON] = {"code": code, "term": getattr(reason, "seen", 0)}
         return self._small(Kind.REFUSAL, scope, header)
 

@@ -197,3 +197,14 @@ class TrainingFailed(FedsecureError):
 
 class ProcessFailed(FedsecureError):
     """A child process did not start or ended too early."""
+
+
+LASTING = (
+    BudgetExhausted,
+    ClockBehind,
+    ConfigurationError,
+    LedgerCorrupt,
+    PolicyRefused,
+    TrainingFailed,
+)
+"""Reasons that last until somebody mends a policy, a data set or a machine."""

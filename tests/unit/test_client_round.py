@@ -323,6 +323,16 @@ def test_refusal_tells_a_code_and_no_reason(desk: Desk) -> None:
     assert set(json.loads(parse(answer, MAX_BYTES).header)) == {"code", "term"}
 
 
+def test_what_a_person_must_mend_is_said_aloud_once(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.site.gate.refuses = "the steward of ward 7 says no"
+    for _ in range(2):
+        desk.site.answer(desk.letter())
+    said = [(r.levelname, "ward 7" in r.getMessage()) for r in caplog.records]
+    assert said == [("ERROR", True), ("WARNING", True)]
+
+
 def test_update_carries_no_row_count(desk: Desk) -> None:
     header: Mapping[str, JSON] = json.loads(
         parse(desk.site.answer(desk.letter()), MAX_BYTES).header

@@ -109,7 +109,11 @@ def _manifest(values: dict[str, JSON]) -> Manifest:
     expected = {f.name: f.type for f in fields(Manifest)}
     known = values.get("format") == FORMAT and values["format"] is not True
     if set(values) != {"format", *expected} or not known:
-        raise VerificationError(f"manifest does not have the fields of format {FORMAT}")
+        raise VerificationError(
+            f"manifest of format {values.get('format')!r:.20} does not have the fields "
+            f"of format {FORMAT}, which this version reads: upgrade this aggregator, "
+            "or use the version that wrote it"
+        )
     for name, kind in expected.items():
         if type(values[name]) is not kind:
             raise VerificationError(f"manifest field {name} is not of type {kind}")

@@ -19,6 +19,7 @@ from fedsecure.assembly.aggregator import read_config, read_terms
 from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import SystemClock
+from fedsecure.daemons.namesake import refuse_namesake
 from fedsecure.daemons.opened_kit import open_kit
 from fedsecure.daemons.seat import Seat
 from fedsecure.daemons.shutdown import on_stop, run_main
@@ -125,10 +126,12 @@ class AggregatorDaemon:
                 self._observer.note("vacated", {"term": lease.term})
 
     def _check(self) -> None:
-        """Refuse to start on what would fail later: certificate, port, keys, stores."""
+        """Refuse to start on what would fail later: engine, keys, stores, a port."""
         certificate = (self._kit.path / "tls.crt").read_bytes()
         check_certificate(certificate, self._root, self._host, self._clock.wall())
         require_free_port(self._host, self._port)
+        board = open_engine(self._config).leases
+        refuse_namesake(board, self._kit.name, self._clock)
         open_rack(self._kit, self._config)
         stores = open_stores(self._config)
         Replicas(stores, self._config.quorum).probe(self._kit.roster.federation)

@@ -139,31 +139,38 @@ def tune(name: str, epsilons: Sequence[float]) -> None:
 
 
 def plot(rows: Sequence[dict[str, Any]], plain: float, path: Path) -> None:
-    figure, axis = plt.subplots(figsize=(6.6, 4.2))
+    """Draw all arms on a broken axis: one of them is far below the others."""
+    figure, axes = plt.subplots(
+        2, 1, figsize=(6.6, 5.4), sharex=True, height_ratios=(4, 1)
+    )
     digits = [row for row in rows if row["data"] == "digits"]
     epsilons = [row["epsilon"] for row in digits]
-    for arm, colour in zip(ARMS, COLOURS, strict=True):
-        if arm in digits[0]:
-            axis.errorbar(
-                epsilons,
-                [row[arm] for row in digits],
-                [row[f"{arm} +-"] for row in digits],
-                label=arm,
-                color=colour,
-                marker="o",
-                ms=3,
-                lw=1.2,
-            )
-    axis.axhline(plain, color="black", lw=0.8, ls="--", label="no privacy")
-    axis.set_xscale("log")
-    axis.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
-    axis.minorticks_off()
-    axis.set_xlabel("epsilon at delta = 1e-5")
-    axis.set_ylabel("accuracy, %")
-    axis.set_title("digits, five sites, mean of six splits")
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    for axis, ends in zip(axes, ((66, 98), (5, 50)), strict=True):
+        for arm, colour in zip(ARMS, COLOURS, strict=True):
+            if arm in digits[0]:
+                axis.errorbar(
+                    epsilons,
+                    [row[arm] for row in digits],
+                    [row[f"{arm} +-"] for row in digits],
+                    label=arm,
+                    color=colour,
+                    marker="o",
+                    ms=3,
+                    lw=1.2,
+                )
+        axis.axhline(plain, color="black", lw=0.8, ls="--", label="no privacy")
+        axis.set_ylim(*ends)
+        axis.grid(axis="y", lw=0.3)
+    axes[0].set_title("digits, five sites, mean of six splits")
+    axes[0].set_ylabel("accuracy, %")
+    axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    axes[1].set_xscale("log")
+    axes[1].set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
+    axes[1].minorticks_off()
+    axes[1].set_xlabel("epsilon at delta = 1e-5")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def main() -> None:

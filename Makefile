@@ -62,7 +62,7 @@ simulation: $(INSTALLED) ## crashes after every durable step, in memory
 	@$(BIN)/pytest -q tests/simulation
 
 chaos: $(INSTALLED) servers ## ten thousand faults by seed, state machines over the engines, real processes
-	@$(BIN)/pytest -q -p no:randomly -m chaos tests/chaos tests/integration
+	@$(BIN)/pytest -q -p no:randomly -m chaos tests/chaos tests/integration tests/simulation/test_failpoints.py tests/simulation/test_load.py
 
 ledger-chaos: $(INSTALLED) ## 1,000 random kills of sites, leaders, custodians: nothing uncharged
 	@$(BIN)/pytest -q -p no:randomly -m chaos tests/simulation/test_ledger_chaos.py tests/integration/test_budget_kills.py

@@ -159,7 +159,7 @@ def counted(told: Mapping[str, float]) -> tuple[int, int]:
     """
     rows, share = told.get("num_test", 0.0), told.get("accuracy", 0.0)
     known = 0 <= rows <= _MOST_ROWS and float(rows).is_integer() and 0 <= share <= 1
-    if not known or (rows and "accuracy" not in told):
+    if not known or "num_test" not in told or (rows and "accuracy" not in told):
         log.warning(
             "metrics=dp releases counts of num_test rows by accuracy (0 to 1); the "
             "training code told %s: no row is counted, only noise leaves",

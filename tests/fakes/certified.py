@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsecure.access.roster import Member, Role, Roster, federation_id
+from fedsecure.accounting import PrivacyEvent
 from fedsecure.certificate.issuer import Issuer, keep_issuer
 from fedsecure.clock import SystemClock
 from fedsecure.disk import SystemDisk
@@ -19,6 +20,12 @@ from fedsecure.privacy.plan import Mode, PrivacyPlan, event_document
 SITES = ("site-01", "site-02", "site-03")
 WHEN = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
 SIZE, ROUNDS, KEY_ID = 650, 4, "0123456789abcdef" * 2
+COUNT_NOISE = 8.0
+COUNTING: dict[str, Any] = {
+    "metrics": "dp",
+    "counts": {"noise_multiplier": COUNT_NOISE, "each_round": False},
+}
+"""What a plan has that tells counts at its end."""
 SHARED = PrivacyPlan(
     Mode.EXAMPLE_DISTRIBUTED,
     clip_norm=0.5,
@@ -126,6 +133,7 @@ def left_by_a_run(
     keys: Keys,
     privacy: PrivacyPlan = SHARED,
     charges: Mapping[str, int] | None = None,
+    told: int = 0,
     **changes: Any,
 ) -> Path:
     """Write a run's folder and return it.
@@ -134,13 +142,16 @@ def left_by_a_run(
     ----------
     charges : mapping of str to int
         Rounds that each site's ledger charged; all of them by default.
+    told : int
+        How often each site told counts with `COUNT_NOISE`; a plan says so in `changes`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plan(privacy, **changes))
     (folder / "plan.json").write_text(text, encoding="utf-8")
     for site in SITES:
         count = ROUNDS if charges is None else charges[site]
-        _site(folder / "sites" / site / "ledger.jsonl", site, keys, privacy, count)
+        path = folder / "sites" / site / "ledger.jsonl"
+        _site(path, site, keys, privacy, count, told)
     aggregator = folder / "aggregators" / "agg-1"
     _opened(aggregator / "ledger.jsonl", "agg-1", keys).close()
     began = {"event": "began", "now": 1.0, "parameters": SIZE}
@@ -149,7 +160,9 @@ def left_by_a_run(
     return folder
 
 
-def _site(path: Path, name: str, keys: Keys, privacy: PrivacyPlan, count: int) -> None:
+def _site(
+    path: Path, name: str, keys: Keys, privacy: PrivacyPlan, count: int, told: int
+) -> None:
     ledger = _opened(path, name, keys)
     ledger.append(
         "key.opened", KEY_ID, run="run-1", detail={"custodian": name, "first_round": 0}
@@ -170,6 +183,15 @@ def _site(path: Path, name: str, keys: Keys, privacy: PrivacyPlan, count: int) -
             run="run-1",
             round=number,
             detail={"root": "00", "release": "00", "sites": 3 if number > 1 else 2},
+        )
+    for number in range(ROUNDS + 2 - told, ROUNDS + 2):
+        document = event_document(PrivacyEvent.of_counts(COUNT_NOISE, 1))
+        ledger.append(
+            "budget.reserve",
+            "digits",
+            run="run-1",
+            round=number,
+            detail={"event": {**document, "unit": privacy.mode.unit}},
         )
     ledger.close()
 

@@ -6,7 +6,7 @@ import pytest
 
 from fedsecure.announcement import announced
 from fedsecure.composition import composed
-from fedsecure.planning import private_plan
+from fedsecure.planning import counts_plan, private_plan
 from fedsecure.update import JSON
 
 
@@ -16,6 +16,9 @@ def said(*words: str, parameters: int = 650) -> list[Any]:
         "run": "run-1",
         "privacy": private_plan(config).document(),
     }
+    counts = counts_plan(config)
+    if counts is not None:
+        plan |= {"metrics": "dp", "counts": counts.document()}
     return [*announced(config, plan, parameters)]
 
 
@@ -49,3 +52,18 @@ def test_few_silos_are_warned_before_they_begin() -> None:
 
 def test_a_model_whose_size_nobody_knows_warns_of_nothing() -> None:
     assert len(said("privacy=silo", parameters=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("each", "words"), [("false", "once, at the end"), ("true", "5 times")]
+)
+def test_counts_are_announced_and_paid_for_within_the_target(
+    each: str, words: str
+) -> None:
+    run = ("federation.rounds=4", "privacy.metrics=dp")
+    (event,) = said(*run, f"privacy.metrics_each_round={each}")
+    assert f"counts of test rows told {words}, with noise of " in event["text"]
+    assert "ε 3.00 against outsiders" in event["text"]
+    spent = [float(e) for e in event["epsilons"]]
+    assert spent == sorted(spent)
+    assert spent[-1] < 3.0

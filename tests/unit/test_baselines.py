@@ -61,3 +61,12 @@ def test_a_daemons_run_is_compared_in_one_process() -> None:
         assert made is not None
         assert made.backend.name == "inprocess"
         assert made.backend.kill_leader_in_round is None
+
+
+def test_baselines_of_a_run_that_tells_counts_measure_in_plain() -> None:
+    told = composed(["privacy.metrics=dp", "privacy.metrics_each_round=true"])
+    local, plain = with_local_noise(told, 2.5), unprotected(told)
+    for baseline in (local, plain):
+        assert baseline is not None
+        assert baseline.privacy.metrics == "plain"
+        assert not baseline.privacy.metrics_each_round

@@ -274,3 +274,53 @@ def test_what_is_scrubbed_and_kept_reaches_the_aggregators() -> None:
     chosen = ["store.scrub_mb_per_s=2.5", "store.keep.last=3", "privacy=none"]
     store = RunConfig.parse(composed(*chosen)).store
     assert (store.scrub_mb_per_s, store.keep.last) == (2.5, 3)
+
+
+# --- metrics --------------------------------------------------------------------------
+
+
+def counting(**changes: Any) -> dict[str, Any]:
+    return {"privacy": {**PRIVATE, "metrics": "dp", **changes}}
+
+
+def test_counts_cost_a_quarter_of_the_target_unless_said_otherwise() -> None:
+    parse = RunConfig.parse
+    assert parse(counting()).privacy.counts_epsilon == 0.75
+    assert parse(counting(metrics_epsilon=0.5)).privacy.counts_epsilon == 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"privacy": {"metrics": "dp"}}, "privacy.metrics=dp needs a privacy mode"),
+        (
+            {"privacy": {"metrics": "all"}},
+            "metrics='all', must be 'none', 'dp' or",
+        ),
+        (
+            {"privacy": {"metrics_epsilon": 1.0}},
+            "do nothing with privacy.metrics=plain",
+        ),
+        ({"privacy": {"metrics_each_round": True}}, "do nothing with privacy.metrics"),
+        (counting(metrics_epsilon=3.0), "must be below privacy.target_epsilon=3.0"),
+        (counting(metrics_epsilon=0.0), "metrics_epsilon=0.0, must be greater than 0"),
+        (
+            counting(target_epsilon=None, noise_multiplier=1.0),
+            "privacy.noise_multiplier needs privacy.metrics_epsilon",
+        ),
+        (
+            counting(mode="silo", steps_per_round=1, sample_rate=1.0),
+            "hides one row of a count, mode silo protects more than one",
+        ),
+        (
+            {**counting(), "data": {"task": "regression"}},
+            "data.task=regression has none",
+        ),
+    ],
+)
+def test_metrics_that_cannot_be_kept_are_refused(
+    values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigurationError) as no:
+        RunConfig.parse(values)
+    assert said in str(no.value)

@@ -50,3 +50,14 @@ def test_one_run_beside_another_may_differ_by_chance() -> None:
     assert "may be chance" in of_run()
     assert "may be chance" not in of_run("baselines=false")
     assert "may be chance" not in of_run("privacy=none")
+
+
+def test_noisy_counts_are_said_to_be_paid_for_and_noisy() -> None:
+    said = of_run("privacy.metrics=dp")
+    assert "noisy counts of test rows, paid for out of the same epsilon" in said
+    assert "in plain" not in said
+
+
+def test_metrics_that_stay_need_no_word() -> None:
+    said = of_run("privacy.metrics=none")
+    assert "test rows" not in said

@@ -86,3 +86,17 @@ def test_masks_and_downlink_are_told(tmp_path: Path) -> None:
 def test_a_silo_that_is_useless_is_told_again(tmp_path: Path) -> None:
     privacy = {**figures.shared(), "warning": "useless"}
     assert closing(tmp_path, privacy=privacy)["WARNING"] == "useless"
+
+
+NOISY = {"site-1": {"noisy_correct": 60, "noisy_wrong": 20, "noise": 4.0}}
+
+
+def test_accuracy_of_noisy_counts_has_its_noise_beside_it() -> None:
+    said = shown(PLAN, {**RELEASED, "metrics": NOISY})
+    assert "model before it: accuracy 75.0% ± 4.0 points of noise" in said
+
+
+def test_a_run_that_told_counts_closes_with_their_noise(tmp_path: Path) -> None:
+    final = {"accuracy": 0.75, "loss": None, "accuracy_noise": 0.04}
+    said = closing(tmp_path, final=final)["accuracy"]
+    assert said == "75.0% ± 4.0 points of noise with the protection on"

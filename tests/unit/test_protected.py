@@ -1,5 +1,10 @@
 """A summary's sections on privacy and encryption."""
 
+from dataclasses import replace
+
+import pytest
+
+from fedsecure.accounting import PrivacyEvent
 from fedsecure.backends import Outcome
 from fedsecure.ledger import Record
 from fedsecure.privacy.plan import event_document
@@ -48,3 +53,27 @@ def test_masks_fields_and_the_downlinks_form_are_told() -> None:
     assert (facts["masking"], facts["masking_threshold"]) == ("pairwise", 3)
     assert (facts["profile"], facts["field_bits"]) == ("20", 24)
     assert facts["downlink"] == "seeds"
+
+
+SECTION = {"noise_multiplier": 8.0, "each_round": False}
+TOLD = replace(LINE, detail={"event": event_document(PrivacyEvent.of_counts(8.0, 1))})
+
+
+def test_counts_are_told_with_what_they_cost_alone() -> None:
+    counting = plan(metrics="dp", counts=SECTION)
+    facts = privacy_facts(counting, OUTCOME, {"site-01": [LINE, TOLD]}, 650)
+    counts, made = facts["counts"], facts["promises"]
+    assert isinstance(counts, dict)
+    assert (counts["charged"], counts["noise_multiplier"]) == (1, 8.0)
+    assert float(str(counts["epsilon"])) == pytest.approx(0.4346, abs=1e-3)
+    without = privacy_facts(plan(), OUTCOME, {"site-01": [LINE]}, 650)["promises"]
+    assert isinstance(made, list)
+    assert isinstance(without, list)
+    for more, less in zip(made, without, strict=True):
+        assert isinstance(more, dict)
+        assert isinstance(less, dict)
+        assert float(str(more["epsilon"])) > float(str(less["epsilon"]))
+
+
+def test_metrics_of_another_kind_have_no_counts() -> None:
+    assert privacy_facts(plan(), OUTCOME, {"site-01": [LINE]}, 650)["counts"] is None

@@ -69,3 +69,18 @@ def test_what_is_not_hidden_is_said(change: dict[str, Any], told: str) -> None:
     summary = figures.summary()
     summary["encryption"] = {**summary["encryption"], **change}
     assert told in encryption_section(summary)
+
+
+def test_noisy_counts_are_told_with_noise_and_price() -> None:
+    counts = {"noise_multiplier": 5.25, "charged": 1, "epsilon": 0.6857}
+    said = privacy_section({**figures.shared(), "counts": counts}, None)
+    assert "told once with discrete Gaussian noise of 5.25 rows" in said
+    assert "By themselves they cost epsilon 0.686" in said
+    often = privacy_section(
+        {**figures.shared(), "counts": {**counts, "charged": 17}}, None
+    )
+    assert "told 17 times" in often
+
+
+def test_no_counts_need_no_word() -> None:
+    assert "counts of test rows" not in privacy_section(figures.shared(), None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fedsecure.pictures import Picture
 from fedsecure.report import report_page, write_report
 from tests.fakes import figures
 
@@ -192,3 +193,33 @@ def test_every_site_has_its_own_line_of_epsilon() -> None:
 def test_many_sites_are_counted_in_the_table_of_rounds() -> None:
     crowd = [{**figures.rounds()[0], "participants": [f"s{i}" for i in range(40)]}]
     assert "<td>40 sites</td>" in report_page(figures.summary(), crowd, {})
+
+
+COUNTS = {
+    "noise_multiplier": 5.25,
+    "each_round": False,
+    "charged": 1,
+    "epsilon": 0.6857,
+    "accountant": "pld",
+}
+
+
+def told_counts() -> dict[str, Any]:
+    return {**figures.summary()["privacy"], "counts": COUNTS}
+
+
+def test_noisy_counts_are_called_noisy_with_their_deviation() -> None:
+    final = {"accuracy": 0.89, "loss": None, "accuracy_noise": 0.029}
+    summary = figures.summary(final=final, privacy=told_counts())
+    said = report_page(summary, [], {"accuracy": Picture("a", "words", b"", b"<svg/>")})
+    assert "± 2.9 points of noise; without protection 95.8%" in said
+    assert "are added up over the sites. The last point: ± 2.9 points" in said
+    assert "weighted by their test rows" not in said
+
+
+def test_counts_that_are_all_noise_are_not_called_missing() -> None:
+    final = {"accuracy": None, "loss": None}
+    summary = figures.summary(final=final, privacy=told_counts())
+    said = report_page(summary, [], {"accuracy": None})
+    assert "add up to no rows" in said
+    assert "privacy.metrics=none" not in said

@@ -7,6 +7,7 @@ import pytest
 
 from fedsecure.encryption import MAX_SITES
 from fedsecure.errors import ConfigurationError, OverflowRisk
+from fedsecure.privacy.counts import CountsPlan
 from fedsecure.release import plan_digest
 from fedsecure.runplan import read_plan
 from fedsecure.trainer import JSON
@@ -154,3 +155,30 @@ def test_ckks_is_read_where_no_epsilon_is_claimed(plain: dict[str, JSON]) -> Non
     assert isinstance(encryption, dict)
     encryption["scheme"] = "ckks"
     assert read_plan(plain).scheme == "ckks"
+
+
+COUNTS: JSON = {"noise_multiplier": 8.0, "each_round": True}
+
+
+def test_counts_are_a_section_of_metrics_dp(document: dict[str, JSON]) -> None:
+    plan = read_plan({**document, "metrics": "dp", "counts": COUNTS})
+    assert plan.counts == CountsPlan(8.0, each_round=True)
+    assert read_plan(document).counts is None
+
+
+def test_metrics_dp_without_its_section_is_refused(document: dict[str, JSON]) -> None:
+    with pytest.raises(ConfigurationError, match="plan section counts=None, needs"):
+        read_plan({**document, "metrics": "dp"})
+
+
+@pytest.mark.parametrize("metrics", ["none", "plain"])
+def test_a_section_on_counts_that_does_nothing_is_refused(
+    document: dict[str, JSON], metrics: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="does nothing with metrics"):
+        read_plan({**document, "metrics": metrics, "counts": COUNTS})
+
+
+def test_metrics_dp_in_mode_none_are_refused(plain: dict[str, JSON]) -> None:
+    with pytest.raises(ConfigurationError, match="no budget pays for counts"):
+        read_plan({**plain, "metrics": "dp", "counts": COUNTS})

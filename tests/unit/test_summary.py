@@ -1,5 +1,7 @@
 """Events counted into figures; each figure from the smallest history that moves it."""
 
+import math
+
 import pytest
 
 from fedsecure.backends import Event, Outcome
@@ -182,3 +184,47 @@ def test_timeline_holds_the_kill_between_its_rounds() -> None:
     marks = [(row["event"], row["name"]) for row in tables(history()).timeline]
     assert ("kill", "agg-1") in marks
     assert marks.index(("kill", "agg-1")) < marks.index(("leader", "agg-2"))
+
+
+def noisy(correct: JSON, wrong: JSON, noise: JSON = 5.0) -> JSON:
+    return {"noisy_correct": correct, "noisy_wrong": wrong, "noise": noise}
+
+
+def test_noisy_counts_are_added_up_before_they_are_divided() -> None:
+    found = pooled({"a": noisy(60, 10), "b": noisy(20, 10)})
+    assert found["accuracy"] == pytest.approx(0.8)
+    spread = 5 * math.sqrt(2) * math.hypot(0.2, 0.8) / 100
+    assert found["accuracy_noise"] == pytest.approx(spread)
+
+
+@pytest.mark.parametrize(
+    ("correct", "wrong", "accuracy"), [(70, -9, 1.0), (-9, 70, 0.0), (71, 0, 1.0)]
+)
+def test_noise_below_zero_leaves_accuracy_between_zero_and_one(
+    correct: int, wrong: int, accuracy: float
+) -> None:
+    assert pooled({"a": noisy(correct, wrong)})["accuracy"] == accuracy
+
+
+def test_noise_below_zero_cancels_between_sites_first() -> None:
+    found = pooled({"a": noisy(50, -4), "b": noisy(40, 14)})
+    assert found["accuracy"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("correct", "wrong"), [(0, 0), (-3, -8), (-3, 0)])
+def test_counts_of_no_rows_say_nothing(correct: int, wrong: int) -> None:
+    assert pooled({"a": noisy(correct, wrong)}) == {}
+
+
+@pytest.mark.parametrize("bad", [None, "7", True, math.nan, math.inf, [1]])
+def test_counts_that_are_none_are_left_out(bad: JSON) -> None:
+    assert pooled({"a": noisy(bad, 3), "b": noisy(8, 2)})["accuracy"] == 0.8
+    assert pooled({"a": noisy(bad, 3)}) == {}
+
+
+def test_the_final_accuracy_of_counts_has_its_noise_beside_it() -> None:
+    events = [*history()[:-1], event("finished", 13.0, 3, metrics={"a": noisy(60, 20)})]
+    final = tables(events).totals["final"]
+    assert isinstance(final, dict)
+    assert set(final) == {"accuracy", "loss", "accuracy_noise"}
+    assert (final["accuracy"], final["loss"]) == (0.75, None)

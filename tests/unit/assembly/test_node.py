@@ -286,7 +286,9 @@ def test_history_of_discrete_noise_is_valued_by_the_bound_that_holds_for_it(
     half = build(kits, tmp_path)
     event = PrivacyEvent.of_shares(30.0, 1.0, 1, 4, 50.0, 650)
     for number in (1, 2):
-        half._charges._budgets["data"].reserve(RoundId("run-1", number), b"p" * 32, event)
+        half._charges._budgets["data"].reserve(
+            RoundId("run-1", number), b"p" * 32, event
+        )
     half.close()
     delta = float(str(PLAN["privacy"]["delta"]))  # type: ignore[index,call-overload]
     expected = [
@@ -305,3 +307,24 @@ def test_fingerprint_is_the_site_s_own(kits: Path) -> None:
     assert fingerprint(one, b"d" * 32) == fingerprint(one, b"d" * 32)
     assert fingerprint(one, b"d" * 32) != fingerprint(two, b"d" * 32)
     assert fingerprint(one, b"d" * 32) != fingerprint(one, b"e" * 32)
+
+
+def test_counts_belong_to_the_round_they_were_told_with(
+    kits: Path, tmp_path: Path
+) -> None:
+    half = build(kits, tmp_path)
+    training = PrivacyEvent("poisson_gaussian", 4.0, 1.0, 1)
+    counts = PrivacyEvent.of_counts(8.0, 1)
+    budget = half._charges._budgets["data"]
+    for number in (1, 2):
+        budget.reserve(RoundId("run-1", number), b"p" * 32, training)
+        budget.reserve(RoundId("run-1", number), b"p" * 32, counts)
+    budget.reserve(RoundId("run-1", 3), b"p" * 32, counts)
+    half.close()
+    delta = float(str(PLAN["privacy"]["delta"]))  # type: ignore[index,call-overload]
+    add = Relation.ADD_OR_REMOVE_ONE
+    expected = [
+        guarantee("pld", add, [training] * rounds + [counts] * told, delta).epsilon
+        for rounds, told in ((1, 1), (2, 2), (2, 3))
+    ]
+    assert privacy_history(tmp_path, PLAN) == pytest.approx(expected, rel=1e-4)

@@ -1,6 +1,7 @@
 """A certificate as people read it."""
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,15 @@ import pytest
 from fedsecure.certificate.page import certificate_page
 from fedsecure.certificate.statement import statement
 from fedsecure.certificate.traces import traces_of_folder
-from tests.fakes.certified import LOCAL, NONE, SHARED, WHEN, Keys, left_by_a_run
+from tests.fakes.certified import (
+    COUNTING,
+    LOCAL,
+    NONE,
+    SHARED,
+    WHEN,
+    Keys,
+    left_by_a_run,
+)
 from tests.unit.test_report import Outline
 
 AUDIT = {
@@ -93,3 +102,15 @@ def test_signature_and_federation_are_named(bodies: dict[str, dict[str, Any]]) -
     page = certificate_page(bodies["shared"], "c0ffee")
     assert "Signature c0ffee." in page
     assert bodies["shared"]["issuer"]["federation"] in page
+
+
+def test_counts_have_a_section_with_noise_and_price(
+    tmp_path: Path, bodies: dict[str, dict[str, Any]]
+) -> None:
+    keys = Keys()
+    folder = left_by_a_run(tmp_path, keys, told=1, **COUNTING)
+    traces = traces_of_folder(folder, keys.roster)
+    said = certificate_page(statement(traces, keys.issuer(), WHEN, audit=None), "00")
+    assert "correctly classified test rows and other test rows, of the last" in said
+    assert "Gaussian noise of 8 rows on each" in said
+    assert "left in plain, in no epsilon" in certificate_page(bodies["shared"], "00")

@@ -1,8 +1,16 @@
 """What ledgers charged, of one run and over all time."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from fedsecure.certificate.spent import all_time, events_by_site, spending
+from fedsecure.accounting import PrivacyEvent
+from fedsecure.certificate.spent import (
+    all_time,
+    counts_facts,
+    epsilons,
+    events_by_site,
+    spending,
+)
 from fedsecure.certificate.traces import Traces
 from fedsecure.ledger import Record
 from fedsecure.privacy.plan import event_document
@@ -58,3 +66,19 @@ def test_local_noise_alone_has_one() -> None:
 
 def test_nothing_spent_is_nothing() -> None:
     assert spending(TRACES, SHARED, "site-02", "digits")["epsilons"] == []
+
+
+COUNTING = plan(metrics="dp", counts={"noise_multiplier": 8.0, "each_round": True})
+TOLD = PrivacyEvent.of_counts(8.0, 5)
+
+
+def test_counts_are_stated_with_their_own_price_of_the_worst_off() -> None:
+    by_site = {"site-01": [EVENT, TOLD], "site-02": [EVENT, replace(TOLD, steps=6)]}
+    found = counts_facts(COUNTING, SHARED, by_site)
+    assert isinstance(found, dict)
+    assert (found["charged"], found["sensitivity"]) == (6, 1)
+    assert found["epsilons"] == epsilons(SHARED, {"site": [replace(TOLD, steps=6)]})
+
+
+def test_a_plan_that_tells_no_counts_states_none() -> None:
+    assert counts_facts(plan(), SHARED, {"site-01": [EVENT]}) is None

@@ -10,7 +10,16 @@ from fedsecure.certificate.statement import NOT_COVERED, software, statement
 from fedsecure.certificate.traces import traces_of_folder
 from fedsecure.privacy.plan import read_event
 from fedsecure.release import plan_digest
-from tests.fakes.certified import KEY_ID, NONE, ROUNDS, SITES, WHEN, Keys, left_by_a_run
+from tests.fakes.certified import (
+    COUNTING,
+    KEY_ID,
+    NONE,
+    ROUNDS,
+    SITES,
+    WHEN,
+    Keys,
+    left_by_a_run,
+)
 
 ADD = Relation.ADD_OR_REMOVE_ONE
 
@@ -140,3 +149,15 @@ def test_neither_row_counts_nor_fingerprints_are_in_it(said: dict[str, Any]) -> 
     words = str({k: v for k, v in said.items() if k not in {"plan", "issuer"}})
     assert "fingerprint" not in words
     assert "rows'" not in words
+
+
+def test_counts_that_left_are_stated_and_not_called_uncovered(
+    keys: Keys, tmp_path: Path
+) -> None:
+    body = of(left_by_a_run(tmp_path / "dp", keys, told=1, **COUNTING), keys)
+    silent = of(left_by_a_run(tmp_path / "none", keys, metrics="none"), keys)
+    assert "only counts with noise left" in body["not_covered"][0]
+    assert (body["counts"]["charged"], silent["counts"]) == (1, None)
+    for more, less in zip(body["epsilons"], silent["epsilons"], strict=True):
+        assert more["epsilon"] > less["epsilon"]
+    assert body["mechanism"]["draws"] == silent["mechanism"]["draws"]

@@ -614,3 +614,13 @@ def test_discrete_noise_is_valued_with_its_grid_after_a_restart() -> None:
     plain = RDP(ADD)
     plain.compose(PrivacyEvent("poisson_gaussian", 20.0, 1.0, 2))
     assert again > 1.2 * plain.epsilon(1e-5)
+
+
+def test_a_round_is_paid_for_twice_only_for_two_things() -> None:
+    budget, counts = _open(Paper()), PrivacyEvent.of_counts(8.0, 1)
+    first = RoundId("run", 1)
+    budget.reserve(first, PLAN, EVENT)
+    budget.reserve(first, PLAN, counts)
+    for event in (EVENT, counts):
+        with pytest.raises(InputConflict, match="is reserved already"):
+            budget.reserve(first, PLAN, event)

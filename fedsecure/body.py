@@ -17,6 +17,7 @@ from fedsecure.ciphertext import (
     announced_bytes,
     form,
     to_chunks,
+    wire_bytes,
 )
 from fedsecure.errors import VerificationError
 from fedsecure.outgoing import Bytes
@@ -137,6 +138,12 @@ class BodySum:
         self._checked = None
         for total, part in zip(self._sums, summand, strict=True):
             total.add(part)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the sum's wire form."""
+        totals = (each.total() for each in self._sums)
+        return sum(wire_bytes(t.shape, len(t.seeds) // len(t.residues)) for t in totals)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the sum's wire form, part by part; VerificationError if it is empty."""

@@ -212,6 +212,11 @@ def put(key: str, value: bytes, lease: str = "0") -> JSON:
     return {"request_put": given}
 
 
+def delete(key: str) -> JSON:
+    """Return the request that takes a key away; one that is not there is no error."""
+    return {"request_delete_range": {"key": text(key.encode())}}
+
+
 def get(key: str) -> JSON:
     """Return the request that reads one key."""
     return {"request_range": {"key": text(key.encode())}}

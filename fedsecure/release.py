@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fedsecure.envelope import Verified, canonical
 from fedsecure.errors import VerificationError
+from fedsecure.outgoing import Outgoing
 from fedsecure.parts import count
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
@@ -59,11 +60,16 @@ class Release:
 
 
 def release_of(
-    round_id: RoundId, after: int, envelopes: Mapping[str, bytes], total: bytes
+    round_id: RoundId,
+    after: int,
+    envelopes: Mapping[str, bytes],
+    total: bytes | Outgoing,
 ) -> Release:
     """Return the release of a closed set and its encrypted sum."""
-    chosen = tuple(sorted(envelopes.items()))
-    return Release(round_id, after, chosen, hashlib.sha256(total).digest())
+    chosen, digest = tuple(sorted(envelopes.items())), hashlib.sha256()
+    for piece in (total,) if isinstance(total, bytes) else total.pieces():
+        digest.update(piece)
+    return Release(round_id, after, chosen, digest.digest())
 
 
 def read_release(message: Verified) -> Release:

@@ -260,7 +260,7 @@ def resume(
     found: ServerRound | None = None
     for entry in entries:
         detail = read_detail(entry)
-        if entry.step == Step.BEGIN:  # the key was changed before the round
+        if entry.step in {Step.BEGIN, Step.KEY}:  # a run key's, or the updates' own
             continue
         if entry.step == Step.OPEN:
             opening = _read_opening(RoundId(entry.run, entry.round), detail)

@@ -74,6 +74,10 @@ WITH fence AS (
     AND (j.run, j.round, j.step, j.site, j.detail)
       = (g.run, g.round, g.step, g.site, g.detail))
   ORDER BY g.place
+), erased AS (
+  DELETE FROM journal AS j USING given AS g, fence
+  WHERE g.step IN ('skip', 'publish')
+    AND (j.run, j.round, j.step) = (g.run, g.round, 'key')
 )
 SELECT count(*) FROM fence
 """

@@ -32,7 +32,9 @@ def export(kit: Kit) -> dict[str, bytes]:
     config = read_config(kit)
     run = str(config.plan.get("run"))
     engine = open_engine(config, look=True)
-    lines = [canonical(_row(entry)) for entry in engine.journal.entries(run, 0)]
+    # A round's key would outlive its round in a backup.
+    entries = (e for e in engine.journal.entries(run, 0) if e.step != Step.KEY)
+    lines = [canonical(_row(entry)) for entry in entries]
     return {_name(run): b"".join(line + b"\n" for line in lines)}
 
 

@@ -111,7 +111,7 @@ def examiner(inventory: Inventory) -> Callable[[str], Looked]:
             judge.release(data, sealing[k]) if k in sealing else judge.named(k, data)
         ),
         Family.BEGIN: lambda k, data: judge.message(k, data, Kind.BEGIN),
-        Family.UPDATE: lambda k, data: judge.message(k, data, Kind.UPDATE),
+        Family.UPDATE: judge.update,
         Family.FOREIGN: _foreign,
         Family.OWN: _anything,
         Family.MARK: _anything,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from fedsecure.checkpoint import seal
 from fedsecure.checkpoint.copies import Foreign
 from fedsecure.checkpoint.manifest import Manifest, read_manifest
-from fedsecure.checkpoint.rack import Rack, box_rack
+from fedsecure.checkpoint.rack import ROUND, Rack, box_rack
 from fedsecure.envelope import Kind, Verified, parse, verify
 from fedsecure.errors import VerificationError
 from fedsecure.keys import BoxKey, VerifyKey
@@ -130,6 +130,17 @@ class Judge:
         if message.kind == Kind.BEGIN and key != f"begin/{message.digest.hex()}":
             raise VerificationError("it is not the beginning its name says")
         return message
+
+    def update(self, key: str, stored: bytes) -> object:
+        """Return only if an update is well formed, and whole as far as can be told.
+
+        Under its round's key it opens for the round's leader alone, who finds every
+        change; one that an earlier version sealed is read as a message.
+        """
+        sealed = seal.from_bytes(stored)
+        if set(sealed.wraps) == {ROUND}:
+            return sealed
+        return self.message(key, stored, Kind.UPDATE)
 
     def _open(self, stored: bytes, name: str) -> bytes:
         return self.rack.open(seal.from_bytes(stored), name.encode())

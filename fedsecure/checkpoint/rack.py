@@ -12,6 +12,9 @@ from fedsecure.errors import VerificationError
 from fedsecure.keks import Closes, Kek, Opens
 from fedsecure.keys import BoxKey, BoxPublic
 
+ROUND = "round"
+"""The name a round's own key goes by; see `roundkey`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rack:
@@ -42,12 +45,12 @@ class Rack:
         StorageError
             The key is here, but its keeper could not be asked.
         """
-        name = self._fitting(sealed.wraps)
+        name = self.fitting(sealed.wraps)
         return unseal(sealed, name, self.opening[name], context)
 
     def secret(self, head: Head, context: bytes) -> bytes:
         """Return the key of a sealed stream; it errs as `open` does."""
-        name = self._fitting(head.wraps)
+        name = self.fitting(head.wraps)
         return data_key(head, name, self.opening[name], context)
 
     def rewrapped(self, sealed: Sealed, context: bytes) -> Sealed:
@@ -58,14 +61,20 @@ class Rack:
         VerificationError, StorageError
             As `open`; the data itself is not read.
         """
-        name = self._fitting(sealed.wraps)
+        if set(sealed.wraps) == {ROUND}:
+            return sealed
+        name = self.fitting(sealed.wraps)
         return rewrap(sealed, name, self.opening[name], self.closing, context)
 
     def current(self, wraps: Mapping[str, bytes]) -> bool:
-        """Return whether an object's key lies under the closing keys and no other."""
-        return set(wraps) == set(self.closing)
+        """Return whether an object's key lies under the closing keys and no other.
 
-    def _fitting(self, wraps: Mapping[str, bytes]) -> str:
+        Under its round's key alone is as good: that goes with the round.
+        """
+        return set(wraps) in ({ROUND}, set(self.closing))
+
+    def fitting(self, wraps: Mapping[str, bytes]) -> str:
+        """Return the name of the key to open with; VerificationError if none fits."""
         for name in self.opening:
             if name in wraps:
                 return name

@@ -17,6 +17,7 @@ from fedsecure.checkpoint import seal, stream
 from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
 from fedsecure.checkpoint.rack import Rack, box_rack
 from fedsecure.checkpoint.replicate import Replicas
+from fedsecure.checkpoint.roundkey import RoundKey, new_key, read_key
 from fedsecure.clock import Clock
 from fedsecure.disk import Readable
 from fedsecure.envelope import Kind, read_head, verify_head
@@ -26,6 +27,7 @@ from fedsecure.metadata import Head
 from fedsecure.outgoing import Bytes, Outgoing
 from fedsecure.release import Release, read_release_head
 from fedsecure.release import root as root_of
+from fedsecure.update import RoundId
 
 log = logging.getLogger(__name__)
 
@@ -74,32 +76,46 @@ class Vault:
         self._max_bytes = max_bytes
         self._digests: dict[bytes, bytes] = {}
 
-    def keep(self, name: str, data: Bytes) -> None:
+    def new_key(self, round_id: RoundId) -> tuple[RoundKey, bytes]:
+        """Return a round's key, and the detail of its KEY row."""
+        return new_key(round_id, self._rack, os.urandom)
+
+    def read_key(self, detail: bytes, round_id: RoundId) -> RoundKey:
+        """Return the round's key that a KEY row keeps; see `roundkey.read_key`."""
+        return read_key(detail, round_id, self._rack, os.urandom)
+
+    def keep(self, name: str, data: Bytes, key: RoundKey | None = None) -> None:
         """Seal `data` and put it on W of N stores.
 
         Sealing is randomised, so a repeat takes the copy of an earlier attempt if it
         opens to the same bytes; two leaders that met may have left both of theirs, each
         on some stores, and any that opens to the same bytes counts.
 
+        Parameters
+        ----------
+        key : RoundKey, optional
+            What it is sealed under; without, under the aggregators' keys.
+
         Raises
         ------
         NotEnoughReplicas
             Fewer than W stores hold it: it must not be journalled.
         """
+        rack = self._rack if key is None else key.rack()
 
         def same(stored: bytes) -> bytes:
-            if self._open(stored, name) != data:
+            if self._open(stored, name, rack) != data:
                 raise VerificationError(f"{name} opens to other bytes")
             return stored
 
         try:
             stored = self._replicas.get(name, self._limit, same)
         except (StorageError, VerificationError):
-            self._put((data,), len(data), name, name, same)
+            self._put((data,), len(data), rack, name, name, same)
         else:
             self._replicas.put(name, stored, lambda other: bool(same(other)))
 
-    def read(self, name: str, max_bytes: int) -> Bytes:
+    def read(self, name: str, max_bytes: int, key: RoundKey | None = None) -> Bytes:
         """Return what `keep` kept, from the first store whose copy opens.
 
         Raises
@@ -108,7 +124,10 @@ class Vault:
             No copy; no good one; none that could be asked for.
         """
         limit = max_bytes + _HEAD_MARGIN
-        return self._replicas.open(name, limit, lambda f: self._unseal(f, limit, name))
+        rack = self._rack if key is None else key.rack()
+        return self._replicas.open(
+            name, limit, lambda file: self._unnamed(file, limit, rack, name)[0]
+        )
 
     def drop(self, name: str) -> None:
         """Delete an object from every store."""
@@ -219,13 +238,13 @@ class Vault:
         self,
         pieces: Iterable[Bytes],
         size: int,
+        rack: Rack,
         context: str,
         key: str,
         same: Callable[[bytes], object] | None = None,
     ) -> tuple[str, int]:
         """Seal a stream onto the stores; return its key ("": its own name) and size."""
-        closing, random = self._rack.closing, os.urandom(39)
-        sealing = stream.Sealing(size, closing, context.encode(), random)
+        sealing = stream.Sealing(size, rack.closing, context.encode(), os.urandom(39))
         self._replicas.put_stream(
             sealing.pieces(pieces),
             stream.RING,
@@ -240,24 +259,23 @@ class Vault:
         return key or sealing.name, len(sealing)
 
     def _put_release(self, data: Outgoing, release: Release) -> tuple[str, int]:
-        return self._put(data.pieces(), len(data), release.digest().hex(), "")
+        context = release.digest().hex()
+        return self._put(data.pieces(), len(data), self._rack, context, "")
 
-    def _open(self, data: Bytes, name: str) -> Bytes:
-        return self._unseal(io.BytesIO(data), len(data), name)
-
-    def _unseal(self, file: Readable, limit: int, name: str) -> Bytes:
-        return self._unnamed(file, limit, name)[0]
+    def _open(self, data: Bytes, name: str, rack: Rack) -> Bytes:
+        return self._unnamed(io.BytesIO(data), len(data), rack, name)[0]
 
     def _unnamed(
         self,
         file: Readable,
         limit: int,
+        rack: Rack,
         name: str,
         opened: Callable[[memoryview], object] = lambda _: None,
     ) -> tuple[memoryview, str]:
         context = name.encode()
         return stream.unseal(
-            file, limit, lambda head: self._rack.secret(head, context), context, opened
+            file, limit, lambda head: rack.secret(head, context), context, opened
         )
 
     def _release_file(self, manifest: Manifest, read: Callable[[Readable], T]) -> T:
@@ -271,7 +289,7 @@ class Vault:
     ) -> memoryview:
         """Return what a manifest's object seals, if it has the name it was given."""
         room = self._room(manifest)
-        data, name = self._unnamed(file, room, manifest.release, opened)
+        data, name = self._unnamed(file, room, self._rack, manifest.release, opened)
         if name != manifest.object or len(data) >= manifest.size:
             raise VerificationError(f"{manifest.object} was changed")
         return data

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fedsecure.body import BodySum
 from fedsecure.ciphertext import Wire
-from fedsecure.envelope import Kind, Scope, parse
+from fedsecure.envelope import Kind, parse
 from fedsecure.errors import (
     FedsecureError,
     QuorumNotMet,
@@ -21,11 +21,12 @@ from fedsecure.flower.ending import Ending
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.flower.post import Answer, Round
+from fedsecure.flower.releasing import signed_release
 from fedsecure.flower.unmasking import Unmasking
+from fedsecure.flower.updates import Updates
 from fedsecure.metadata import Step
 from fedsecure.outgoing import Bytes
 from fedsecure.pledge import Pledge, read_pledge
-from fedsecure.release import release_of
 from fedsecure.server_round import (
     Accepted,
     Closed,
@@ -35,7 +36,6 @@ from fedsecure.server_round import (
     close_entry,
     open_entry,
     plain_entry,
-    read_detail,
     resume,
     update_entry,
 )
@@ -76,6 +76,7 @@ class RoundDriver:
         self._leader = leader
         self._began = begin(leader, first)
         self._letters = Letters(leader, self._began)
+        self._updates = Updates(leader)
         self._pledges: dict[str, Pledge] = {}
 
     def run(self) -> None:
@@ -161,7 +162,8 @@ class RoundDriver:
             began.layout,
             terms.plan_digest,
         )
-        leader.write(open_entry(opening, _operation()))
+        key = self._updates.new_key(round_id, _operation())
+        leader.write(open_entry(opening, _operation()), key)
         self._record("round.open", round_id, round_id.run)
         leader.note("opened", round_id.number, {"cohort": list(opening.cohort)})
         return ServerRound(opening, leader.tools.keys, now)
@@ -172,7 +174,7 @@ class RoundDriver:
         """Add the journalled updates again: order does not matter modulo q."""
         leader = self._leader
         for accepted in current.taken:
-            data = leader.tools.vault.read(accepted.object, leader.terms.max_bytes)
+            data = self._updates.read(current.opening.round, accepted.object)
             message = leader.verified(data, (Kind.UPDATE,))
             message.require(current.opening.scope(accepted.site))
             if message.digest != accepted.digest:
@@ -214,7 +216,7 @@ class RoundDriver:
                 self._reject(current, verdict, exchange)
             return
         round_id = current.opening.round
-        self._leader.tools.vault.keep(verdict.object, answer.data)
+        self._updates.keep(round_id, verdict.object, answer.data)
         self._leader.write(update_entry(round_id, verdict, _operation()))
         total.add(summand)
         current.take(verdict)
@@ -275,13 +277,11 @@ class RoundDriver:
         self, current: ServerRound, closed: Closed, total: BodySum, secrets: bytes
     ) -> None:
         leader, opening = self._leader, current.opening
-        body = b"".join((*total.chunks(), secrets))
-        after = self._letters.last_release()[0]
-        release = release_of(closed.round, after, dict(closed.participants), body)
-        scope = Scope(closed.round, "*", opening.key_id, opening.layout, opening.plan)
-        header: dict[str, JSON] = {**release.header(), "term": leader.term}
-        data = leader.sign(Kind.RELEASE, scope, header, body)
-        expected = leader.tools.journal.head(closed.round.run)
+        after, expected = (
+            self._letters.last_release()[0],
+            leader.tools.journal.head(closed.round.run),
+        )
+        release, data = signed_release(leader, opening, closed, after, total, secrets)
         leader.check()
         head = leader.tools.vault.release(
             data, release, closed.root, leader.term, expected
@@ -307,26 +307,21 @@ class RoundDriver:
     def _publish(self, number: int) -> None:
         """Sites have opened round `number`: its updates go, then the journal says so.
 
-        In this order: who finds the entry looks for updates no more.
+        In this order: who finds the entry looks for updates no more. The entry takes
+        the round's key with it, so that a copy nobody could delete is nobody's.
         """
         self._leader.check()
-        self._drop_updates(number)
+        self._updates.drop(number)
         round_id = RoundId(self._leader.terms.run, number)
         self._leader.write(plain_entry(round_id, Step.PUBLISH, _operation(), {}))
         self._leader.note("published", number, {})
-
-    def _drop_updates(self, number: int) -> None:
-        """Delete a round's updates: who steals the run key later finds nothing."""
-        for entry in self._leader.entries(number):
-            if entry.round == number and entry.step == Step.UPDATE:
-                self._leader.tools.vault.drop(str(read_detail(entry)["object"]))
 
     def _sweep(self) -> None:
         """Finish what a leader left: updates of skipped rounds, releases untold."""
         released: list[JSON] = []
         for entry in self._leader.entries(1):
             if entry.step == Step.SKIP:
-                self._drop_updates(entry.round)
+                self._updates.drop(entry.round)
             elif entry.step == Step.RELEASE:
                 released.append(entry.round)
         if released:
@@ -335,7 +330,7 @@ class RoundDriver:
     def _skip(self, number: int) -> None:
         round_id = RoundId(self._leader.terms.run, number)
         self._leader.write(plain_entry(round_id, Step.SKIP, _operation(), {}))
-        self._drop_updates(number)
+        self._updates.drop(number)
         self._record("round.skip", round_id, round_id.run)
         self._leader.note("skipped", number, {})
 

@@ -14,6 +14,7 @@ from fedsecure.keys import SigningKey, VerifyKey
 from fedsecure.ledger import Ledger
 from fedsecure.metadata import Head, Journal, JournalEntry, Step
 from fedsecure.monitor.observer import Observer
+from fedsecure.outgoing import Bytes
 from fedsecure.server_round import read_detail
 from fedsecure.trainer import JSON
 
@@ -113,8 +114,8 @@ class Leader:
     term: int
     check: Callable[[], None]
 
-    def write(self, entry: JournalEntry) -> None:
-        """Append one durable step, if this aggregator still leads.
+    def write(self, *entries: JournalEntry) -> None:
+        """Append one durable step, if this aggregator still leads; all of it or none.
 
         Raises
         ------
@@ -122,7 +123,7 @@ class Leader:
             It does not; nothing was written.
         """
         self.check()
-        self.tools.journal.append(self.term, [entry])
+        self.tools.journal.append(self.term, entries)
 
     def entries(self, first_round: int) -> list[JournalEntry]:
         """Return the run's journal from a round on."""
@@ -149,7 +150,7 @@ class Leader:
         envelope = sign(kind, scope, header, body, signer=tools.name, key=tools.signing)
         return envelope.to_bytes()
 
-    def verified(self, data: bytes, kinds: tuple[Kind, ...]) -> Verified:
+    def verified(self, data: Bytes, kinds: tuple[Kind, ...]) -> Verified:
         """Return a site's message.
 
         Raises

@@ -68,6 +68,11 @@ class Step(StrEnum):
     SKIP = "skip"
     RELEASE = "release"
     PUBLISH = "publish"
+    KEY = "key"
+
+
+ENDS = (Step.SKIP, Step.PUBLISH)
+"""The steps that take their round's KEY row away, in their own transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,9 @@ class Journal(Protocol):
 
     def append(self, term: int, entries: Sequence[JournalEntry]) -> None:
         """Write all entries or none; durable on return.
+
+        A SKIP or PUBLISH entry takes the KEY row of its round away, in the same
+        transaction: what was sealed under that key is erased with it.
 
         Raises
         ------

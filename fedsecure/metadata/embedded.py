@@ -27,6 +27,7 @@ from fedsecure.errors import (
 )
 from fedsecure.heartbeat import Heartbeat
 from fedsecure.metadata import (
+    ENDS,
     Engine,
     Head,
     JournalEntry,
@@ -189,6 +190,7 @@ class Database:
             factory=_Connection,
         )
         made.execute("PRAGMA synchronous=FULL")
+        made.execute("PRAGMA secure_delete=ON")  # a KEY row is overwritten
         self._local.connection = made
         return made
 
@@ -243,6 +245,11 @@ class EmbeddedJournal:
             _compare_term(connection, term)
             for entry in kept:
                 _insert(connection, term, entry)
+                if entry.step in ENDS:
+                    connection.execute(
+                        "DELETE FROM journal WHERE run = ? AND round = ? AND step = ?",
+                        (entry.run, entry.round, str(Step.KEY)),
+                    )
 
     def entries(self, run: str, first_round: int) -> Iterator[JournalEntry]:
         """Yield the run's entries in the order written."""

@@ -20,6 +20,7 @@ from fedsecure.etcdgateway import (
     Gateway,
     Refused,
     absent,
+    delete,
     field,
     find_cluster,
     found,
@@ -31,6 +32,7 @@ from fedsecure.etcdgateway import (
 from fedsecure.etcdtrial import try_out
 from fedsecure.keyspace import Keys, bring_up, digits
 from fedsecure.metadata import (
+    ENDS,
     Engine,
     Head,
     JournalEntry,
@@ -187,6 +189,7 @@ class EtcdJournal:
         for _ in range(_RACES):
             compare = [each for e in left for each in self._new(e)]
             success = [each for n, e in enumerate(left) for each in self._puts(e, n)]
+            success += [delete(self._keys_of_round(e)) for e in left if e.step in ENDS]
             failure = [get(key) for e in left for key in self._keys_of(e)]
             won, now = keys.transact(
                 "append",
@@ -256,6 +259,9 @@ class EtcdJournal:
     def _keys_of(self, entry: JournalEntry) -> tuple[str, str]:
         place = self._keys.place(entry.run, entry.round, entry.step, entry.site)
         return place, self._keys.operation(entry.operation)
+
+    def _keys_of_round(self, entry: JournalEntry) -> str:
+        return self._keys.place(entry.run, entry.round, Step.KEY, "")
 
     def _new(self, entry: JournalEntry) -> list[JSON]:
         return [absent(key) for key in self._keys_of(entry)]

@@ -321,6 +321,39 @@ def test_all_entries_are_written_or_none(member: Callable[[], Engine]) -> None:
     one.journal.append(1, [OPEN])
 
 
+@pytest.mark.parametrize("end", [Step.SKIP, Step.PUBLISH])
+def test_the_end_of_a_round_takes_its_key_away(
+    member: Callable[[], Engine], end: Step
+) -> None:
+    journal = member().journal
+    key = replace(OPEN, step=Step.KEY, operation="op-key")
+    other = replace(key, round=2, operation="op-other")
+    ended = replace(OPEN, step=end, operation="op-end")
+    journal.append(1, [OPEN, key, other])
+    journal.append(1, [ended])
+    assert list(member().journal.entries("run", 0)) == [OPEN, other, ended]
+
+
+def test_a_repeated_end_of_a_round_is_no_second_end(
+    member: Callable[[], Engine],
+) -> None:
+    journal = member().journal
+    ended = replace(OPEN, step=Step.SKIP, operation="op-end")
+    journal.append(1, [OPEN, replace(OPEN, step=Step.KEY, operation="op-key")])
+    journal.append(1, [ended])
+    journal.append(1, [ended])
+    assert list(journal.entries("run", 0)) == [OPEN, ended]
+
+
+def test_an_old_term_takes_no_key_away(member: Callable[[], Engine]) -> None:
+    journal = member().journal
+    key = replace(OPEN, step=Step.KEY, operation="op-key")
+    journal.append(2, [OPEN, key])
+    with pytest.raises(StaleTerm):
+        journal.append(1, [replace(OPEN, step=Step.SKIP, operation="op-end")])
+    assert list(journal.entries("run", 0)) == [OPEN, key]
+
+
 def test_sites_are_kept_apart(member: Callable[[], Engine]) -> None:
     one = member()
     entries = [replace(UPDATE, site=f"s-{n}", operation=f"op-{n}") for n in range(5)]

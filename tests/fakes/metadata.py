@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from fedsecure.clock import Clock
 from fedsecure.errors import Conflict, StaleTerm, StorageError
 from fedsecure.metadata import (
+    ENDS,
     Engine,
     Head,
     JournalEntry,
     Lease,
+    Step,
     distinct,
     release_entry,
     unready,
@@ -93,6 +95,9 @@ class FakeJournal:
             new = list(self._state.entries)
             for entry in kept:
                 _add(new, entry)
+                if entry.step in ENDS:
+                    place = (entry.run, entry.round, Step.KEY)
+                    new = [e for e in new if (e.run, e.round, e.step) != place]
             self._state.entries = new
             self._state.term = term
 

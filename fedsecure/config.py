@@ -163,7 +163,7 @@ class RunConfig(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as bad:
-            raise ConfigurationError(_sentence(bad)) from bad
+            raise ConfigurationError(_sentence(bad, RunConfig)) from bad
 
     def document(self) -> dict[str, JSON]:
         """Return the configuration as plain JSON values."""
@@ -186,15 +186,15 @@ def parse_section(kind: type[_S], values: object, where: Path) -> _S:
     try:
         return kind.model_validate(values)
     except ValidationError as bad:
-        raise ConfigurationError(f"{where}: {_sentence(bad)}") from bad
+        raise ConfigurationError(f"{where}: {_sentence(bad, kind)}") from bad
 
 
-def _sentence(bad: ValidationError) -> str:
+def _sentence(bad: ValidationError, root: type[Section]) -> str:
     error = bad.errors(include_url=False)[0]
     location = [str(part) for part in error["loc"] if part not in _BRANCHES]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_meant(location)}"
+        return f"unknown key {key!r}{_meant(root, location)}"
     if error["type"] == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
@@ -202,13 +202,15 @@ def _sentence(bad: ValidationError) -> str:
     value = error.get("input")
     shown = "NaN" if isinstance(value, float) and math.isnan(value) else repr(value)
     if error["type"] == "model_type":
-        return f"{key}={shown}, must be a section of keys{_meant([*location, ''])}"
+        return (
+            f"{key}={shown}, must be a section of keys{_meant(root, [*location, ''])}"
+        )
     bound = str(error["msg"]).removeprefix("Input should be ")
     return f"{key}={shown}, must be {bound}"
 
 
-def _meant(location: list[str]) -> str:
-    section: Any = RunConfig
+def _meant(root: type[Section], location: list[str]) -> str:
+    section: Any = root
     for part in location[:-1]:
         fields = getattr(section, "model_fields", {})
         section = fields[part].annotation if part in fields else None

@@ -35,6 +35,7 @@ from fedsecure.errors import (
     ConfigurationError,
     FedsecureError,
     ProcessFailed,
+    StorageError,
 )
 from fedsecure.flower import commands
 from fedsecure.flower.bundle import make_bundle
@@ -130,8 +131,16 @@ class AggregatorDaemon:
         certificate = (self._kit.path / "tls.crt").read_bytes()
         check_certificate(certificate, self._root, self._host, self._clock.wall())
         require_free_port(self._host, self._port)
-        board = open_engine(self._config).leases
-        refuse_namesake(board, self._kit.name, self._clock)
+        try:
+            board = open_engine(self._config).leases
+            refuse_namesake(board, self._kit.name, self._clock)
+        except StorageError as silent:
+            raise StorageError(
+                f"{' '.join(str(silent).split())}: start the engine, or mend the "
+                "network or its place, `lease` and `engine` in "
+                f"{self._kit.path / 'aggregator.json'}; this aggregator cannot lead or "
+                "stand by without it: then start it again"
+            ) from silent
         open_rack(self._kit, self._config)
         stores = open_stores(self._config)
         Replicas(stores, self._config.quorum).probe(self._kit.roster.federation)

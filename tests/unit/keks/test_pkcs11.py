@@ -139,10 +139,11 @@ def test_a_token_that_was_pulled_says_so(token: SoftToken) -> None:
     kek = create(token.settings(make=True))
     sealed = kek.seal(KEY, INFO)
     token.take_away()
-    for use in (lambda: kek.open(sealed, INFO), lambda: kek.seal(KEY, INFO)):
-        with pytest.raises(StorageError, match="lost while running") as gone:
-            use()
-        assert token.label in str(gone.value)
+    said = rf"lost while running.*{token.label}"
+    with pytest.raises(StorageError, match=said):
+        kek.open(sealed, INFO)
+    with pytest.raises(StorageError, match=said):
+        kek.seal(KEY, INFO)
 
 
 def test_a_token_that_was_pulled_is_no_matter_to_others(token: SoftToken) -> None:

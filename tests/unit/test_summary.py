@@ -209,6 +209,8 @@ def test_noise_below_zero_leaves_accuracy_between_zero_and_one(
 def test_noise_below_zero_cancels_between_sites_first() -> None:
     found = pooled({"a": noisy(50, -4), "b": noisy(40, 14)})
     assert found["accuracy"] == pytest.approx(0.9)
+    found = pooled({"a": noisy(-4, 50), "b": noisy(14, 40)})
+    assert found["accuracy"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("correct", "wrong"), [(0, 0), (-3, -8), (-3, 0)])

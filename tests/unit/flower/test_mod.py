@@ -20,8 +20,10 @@ from fedsecure.errors import ConfigurationError, StorageError, TrainingFailed
 from fedsecure.flower import records
 from fedsecure.flower.mod import FlowerTrainer, client_app, relayed, secure_mod
 from fedsecure.outgoing import Outgoing
+from fedsecure.privacy.counts import CountsPlan
 from fedsecure.trainer import Trainer, TrainingTask
 from fedsecure.update import RoundId
+from tests.fakes.randomness import System
 from tests.fakes.trainer import LAYOUT
 
 MAX = 1 << 20
@@ -102,6 +104,18 @@ def test_update_is_what_the_app_changed() -> None:
     assert result.update is not None
     assert result.update.delta.tolist() == [1.0] * LAYOUT.num_parameters
     assert result.update.num_examples == 40
+
+
+def test_of_an_app_s_metrics_two_noisy_counts_leave_under_dp() -> None:
+    app = App()
+    app.metrics = MetricRecord(
+        {"num-examples": 40, "num_test": 10, "accuracy": 0.7, "patients": 41}
+    )
+    told = trainer(app).run(task()).metrics
+    left = CountsPlan(2.0, each_round=True).release(told, System())
+    assert set(left) == {"noisy_correct", "noisy_wrong", "noise"}
+    assert abs(int(str(left["noisy_correct"])) - 7) <= 14 * 2.0
+    assert abs(int(str(left["noisy_wrong"])) - 3) <= 14 * 2.0
 
 
 def test_row_count_is_no_metric() -> None:

@@ -16,7 +16,7 @@ from fedsecure.disk import SystemDisk
 from fedsecure.errors import StaleTerm
 from fedsecure.metadata import Engine, JournalEntry, Lease, Step
 
-TTL = 3.0
+TTL = 1.2
 POLL = 0.02  # seconds, as `flower/campaign.py` looks
 
 

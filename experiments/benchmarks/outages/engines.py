@@ -69,7 +69,7 @@ def postgresql() -> Iterator[Running]:
             return {"url": server.url, "schema": schema, "timeout": 1.0}
 
         def overrides() -> list[str]:
-            schema = f"lease.schema=bench{next(numbers)}"
+            schema = f"lease.database_schema=bench{next(numbers)}"
             return ["lease=postgresql", f"lease.url={server.url}", schema]
 
         yield Running("postgresql", corner, overrides, (server.port,))

@@ -27,8 +27,8 @@ from fedsecure.drills.processes import processes_of, send
 from fedsecure.drills.scene import Scene, play
 from fedsecure.errors import FedsecureError
 
-FAULTS = ("host lost", "pause", "partition", "crash, supervised", "hand-over")
-_ENDS = ("host lost", "crash, supervised")
+FAULTS = ("host lost", "pause", "partition", "supervised crash", "hand-over")
+_ENDS = ("host lost", "supervised crash")
 _CONFIG = (
     "backend=deployment",
     "federation.sites=2",

@@ -26,8 +26,8 @@ from fedsecure.drills.member import Part
 CLOCK = SystemClock()
 FAULTS = {
     "embedded": ("host lost", "pause", "hand-over"),
-    "etcd": ("host lost", "pause", "partition", "crash, supervised", "hand-over"),
-    "postgresql": ("host lost", "pause", "partition", "crash, supervised", "hand-over"),
+    "etcd": ("host lost", "pause", "partition", "supervised crash", "hand-over"),
+    "postgresql": ("host lost", "pause", "partition", "supervised crash", "hand-over"),
 }
 
 
@@ -90,7 +90,7 @@ def struck(engine: Running, fault: str) -> dict[str, float]:
         standby = Member(second.name, second.command())
         stack.callback(standby.end)
         standby.first("stands by", 0.0)
-        if fault == "crash, supervised":
+        if fault == "supervised crash":
             _supervise(engine, settings, leader)
         time.sleep(0.3)
         begun = CLOCK.now()

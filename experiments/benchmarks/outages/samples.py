@@ -17,8 +17,8 @@ for _engine in ("etcd", "postgresql"):
     for _fault in ("host lost", "pause", "partition"):
         GOALS[f"{_engine}: {_fault}: new leader"] = (4.0, 6.0)
         GOALS[f"{_engine}, Flower: {_fault}: first train message"] = (4.0, 6.0)
-    GOALS[f"{_engine}: crash, supervised: new leader"] = (0.3, 1.5)
-    GOALS[f"{_engine}, Flower: crash, supervised: new leader"] = (0.3, 1.5)
+    GOALS[f"{_engine}: supervised crash: new leader"] = (0.3, 1.5)
+    GOALS[f"{_engine}, Flower: supervised crash: new leader"] = (0.3, 1.5)
 for _engine in ("embedded", "etcd", "postgresql"):
     GOALS[f"{_engine}: hand-over: next durable step"] = (0.5, 1.0)
     GOALS[f"{_engine}, Flower: hand-over: round taken up"] = (0.5, 1.0)

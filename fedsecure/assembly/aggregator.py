@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
+from fedsecure.assembly.fitness import require_fit
 from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import Scrubber, make_judge
 from fedsecure.assembly.section import read_section
@@ -80,7 +81,7 @@ def build_strategy(
     """
     kit.require(Role.AGGREGATOR)
     replicas = Replicas(around.stores, config.quorum)
-    replicas.probe(kit.roster.federation)
+    require_fit(config, around.stores, kit.roster.federation)
     clock = SystemClock()
     roster = kit.roster
     keys = {m.name: m.signing for m in roster.of(Role.AGGREGATOR)}

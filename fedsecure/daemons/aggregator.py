@@ -16,8 +16,8 @@ from pathlib import Path
 from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import read_config, read_terms
+from fedsecure.assembly.fitness import require_fit
 from fedsecure.assembly.places import open_engine, open_rack, open_stores
-from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.clock import SystemClock
 from fedsecure.daemons.namesake import refuse_namesake
 from fedsecure.daemons.opened_kit import open_kit
@@ -143,7 +143,7 @@ class AggregatorDaemon:
             ) from silent
         open_rack(self._kit, self._config)
         stores = open_stores(self._config)
-        Replicas(stores, self._config.quorum).probe(self._kit.roster.federation)
+        require_fit(self._config, stores, self._kit.roster.federation)
 
     def _serve_one(self, child: Child, stop: threading.Event) -> bool:
         """Run until complete (True); ProcessFailed when any process died."""

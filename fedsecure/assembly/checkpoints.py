@@ -11,6 +11,7 @@ from pathlib import Path
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role
 from fedsecure.assembly.aggregator import read_config
+from fedsecure.assembly.code import own_digest
 from fedsecure.assembly.diary import kept
 from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import make_judge
@@ -26,6 +27,7 @@ from fedsecure.errors import NotFound, VerificationError
 from fedsecure.ledger import Ledger, Record, verify_ledger
 from fedsecure.metadata import Engine, Step
 from fedsecure.monitor.observer import JsonLines
+from fedsecure.release import plan_digest
 from fedsecure.server_round import read_detail
 from fedsecure.update import JSON
 
@@ -194,7 +196,8 @@ def rebuild_engine(desk: Desk) -> tuple[Rebuilt, int]:
     VerificationError
         The stores that answer do not hold all of it.
     ConfigurationError
-        The engine is not lost, or somebody leads.
+        The engine is not lost, somebody leads, or what was released was made under
+        another configuration or by other code.
     """
     inventory, run = desk.inventory, desk.run
     too_few = len(inventory.stores) - desk.config.quorum + 1
@@ -211,6 +214,10 @@ def rebuild_engine(desk: Desk) -> tuple[Rebuilt, int]:
             f"run {run}: no manifest on any store that answers; nothing was released, "
             "so the run can begin anew"
         )
+    links = inventory.chains[run].links
+    if links:
+        ours = plan_digest(desk.config.plan).hex()
+        links[-1].require(ours, own_digest(SystemDisk()))
     diary = kept(desk.kit.state, run, SystemDisk())
     made = rebuilt(inventory.chains[run], _begins(desk), _lines(desk.kit), diary)
     address = desk.kit.roster.member(desk.kit.name, Role.AGGREGATOR).address

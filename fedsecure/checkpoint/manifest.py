@@ -2,6 +2,14 @@
 
 The chain is ``prev``, not the number: numbers only rise and may have gaps, orphans of
 dead writers. A manifest is committed only by the head (RESILIENCE.md section 8).
+
+With the objects it names, a manifest is all of a run up to its round: the sealed
+release holds the encrypted sum and the participants with the digests of their updates;
+what does not change from round to round (run key's wraps, layout, first model) is the
+``begin/`` object of its key, written once a key. There is no optimiser's and no
+strategy's state to keep: federated averaging has none on a server, which never holds
+the model (docs/adr/0025), and what a site's own training keeps (rounding errors carried
+over, its ledger) is on its shelf.
 """
 
 import hashlib
@@ -14,7 +22,7 @@ from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 from fedsecure.update import JSON
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 1 << 20
 _LABEL = b"fedsecure-manifest-v1\0"
 
@@ -38,12 +46,17 @@ class Manifest:
         Name of the sealed release envelope.
     size : int
         Bytes of that object.
-    key_id, plan : str
-        Run key's id and plan's digest, hexadecimal.
+    key_id, plan, layout : str
+        Run key's id, and digests of plan (the configuration) and layout, hexadecimal.
     time : str
         UTC, for people.
     writer : str
         The aggregator that signed it.
+    app : str
+        Digest of the code that made it, hexadecimal; "": not said.
+    heads : str
+        Signed heads of the sites' ledgers as known then, canonical JSON (`receipts`):
+        what a ledger put back from a backup is compared with.
     """
 
     run: str
@@ -60,6 +73,35 @@ class Manifest:
     plan: str
     time: str
     writer: str
+    layout: str = ""
+    app: str = ""
+    heads: str = "{}"
+
+    def require(self, plan: str, app: str) -> None:
+        """Return only if a run with this configuration and code may go on from here.
+
+        Parameters
+        ----------
+        plan, app : str
+            Ours; an `app` that either side does not say is not compared.
+
+        Raises
+        ------
+        ConfigurationError
+            Names what differs, and what to do.
+        """
+        if plan != self.plan:
+            raise ConfigurationError(
+                f"run {self.run}: round {self.round} was released under configuration "
+                f"(plan) {self.plan[:12]}, ours is {plan[:12]}: give this aggregator "
+                "the aggregator.json the run began with, or start a new run"
+            )
+        if app and self.app and app != self.app:
+            raise ConfigurationError(
+                f"run {self.run}: round {self.round} was released by code "
+                f"{self.app[:12]}, ours is {app[:12]}: install the version of "
+                f"fedsecure that {self.writer} runs, or start a new run"
+            )
 
     def digest(self) -> bytes:
         """Return the digest a head names; 32 bytes."""

@@ -5,7 +5,6 @@ and sizes. Updates go once their release is published: a later thief of the run 
 finds nothing to open.
 """
 
-import hashlib
 import io
 import logging
 import os
@@ -15,18 +14,18 @@ from typing import TypeVar
 
 from fedsecure.checkpoint import seal, stream
 from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
+from fedsecure.checkpoint.proof import BodyHash, prove
 from fedsecure.checkpoint.rack import Rack, box_rack
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.roundkey import RoundKey, new_key, read_key
 from fedsecure.clock import Clock
 from fedsecure.disk import Readable
-from fedsecure.envelope import Kind, read_head, verify_head
+from fedsecure.envelope import read_head
 from fedsecure.errors import StorageError, VerificationError
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.metadata import Head
 from fedsecure.outgoing import Bytes, Outgoing
-from fedsecure.release import Release, read_release_head
-from fedsecure.release import root as root_of
+from fedsecure.release import Release
 from fedsecure.update import RoundId
 
 log = logging.getLogger(__name__)
@@ -52,6 +51,8 @@ class Vault:
         Largest plain object.
     rack : Rack, optional
         The key-encryption keys; without, those of the kits: `box` and `boxes`.
+    app : str
+        Digest of our code; see `Manifest`.
     """
 
     def __init__(  # noqa: PLR0913  (a rack stands for box and boxes)
@@ -66,6 +67,7 @@ class Vault:
         *,
         max_bytes: int = 1 << 30,
         rack: Rack | None = None,
+        app: str = "",
     ) -> None:
         self._replicas = replicas
         self._name = name
@@ -74,6 +76,7 @@ class Vault:
         self._keys = dict(keys)
         self._clock = clock
         self._max_bytes = max_bytes
+        self._app = app
         self._digests: dict[bytes, bytes] = {}
 
     def new_key(self, round_id: RoundId) -> tuple[RoundKey, bytes]:
@@ -140,6 +143,7 @@ class Vault:
         root: bytes,
         term: int,
         previous: Head | None,
+        heads: str = "{}",
     ) -> Head:
         """Seal a release envelope, then sign its manifest, each on W of N stores.
 
@@ -150,6 +154,8 @@ class Vault:
         ----------
         data : bytes or Outgoing
             The signed release; its first piece holds at least the envelope's head.
+        heads : str
+            What is known of the sites' ledgers; see `Manifest`.
 
         Returns
         -------
@@ -184,6 +190,9 @@ class Vault:
             size=size,
             key_id=scope.key_id.hex(),
             plan=scope.plan.hex(),
+            layout=scope.layout.hex(),
+            app=self._app,
+            heads=heads,
             time=self._clock.wall().isoformat(timespec="milliseconds"),
             writer=self._name,
         )
@@ -207,6 +216,10 @@ class Vault:
             return found
 
         return self._replicas.get(_key(head.run, head.sequence), MAX_BYTES, committed)
+
+    def require(self, head: Head, plan: bytes) -> None:
+        """Return only if a run may go on from a head; see `Manifest.require`."""
+        self.manifest(head).require(plan.hex(), self._app)
 
     def read_release(self, head: Head) -> Bytes:
         """Return the release envelope a head's manifest seals: name and tags hold."""
@@ -296,21 +309,10 @@ class Vault:
 
     def _verified(self, file: Readable, manifest: Manifest) -> Release:
         """Return the release, every digest compared; hashed while it is opened."""
-        body = _BodyHash()
+        body = BodyHash()
         with ThreadPoolExecutor(1) as side:
             data = self._named(file, manifest, lambda v: side.submit(body.update, v))
-        head = read_head(data)[0]
-        key = self._keys.get(head.signer)
-        if key is None:
-            raise VerificationError(f"release is signed by {head.signer!r}")
-        header = verify_head(head, key, kinds=(Kind.RELEASE,))
-        if (head.body_bytes, head.body_sha256) != (body.size, body.hexdigest()):
-            raise VerificationError("the release's body was changed")
-        release = read_release_head(header, head.scope.round, body.digest())
-        names = (release.digest().hex(), root_of(release.participants).hex())
-        if names != (manifest.release, manifest.root):
-            raise VerificationError("the release is not the one its manifest names")
-        return release
+        return prove(data, body, self._keys, manifest)
 
     def _sequences(self, run: str) -> list[int]:
         names = (k.rsplit("/", 1)[1] for k in self._replicas.keys(f"manifest/{run}/"))
@@ -351,27 +353,6 @@ class Vault:
     def _head(self, manifest: Manifest, term: int) -> Head:
         digest = manifest.digest()
         return Head(manifest.run, manifest.round, manifest.sequence, digest, term)
-
-
-class _BodyHash:
-    """SHA-256 over a message's body, fed with the whole message chunk by chunk."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._begun, self.size = False, 0
-
-    def update(self, chunk: memoryview) -> None:
-        if not self._begun:  # the first chunk holds the head, or all there is
-            chunk = chunk[read_head(chunk)[1] :]
-            self._begun = True
-        self._hash.update(chunk)
-        self.size += len(chunk)
-
-    def digest(self) -> bytes:
-        return self._hash.digest()
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
 
 
 def _key(run: str, sequence: int) -> str:

@@ -21,7 +21,7 @@ from fedsecure.flower.ending import Ending
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.flower.post import Answer, Round
-from fedsecure.flower.releasing import signed_release
+from fedsecure.flower.releasing import release_round, require_same
 from fedsecure.flower.unmasking import Unmasking
 from fedsecure.flower.updates import Updates
 from fedsecure.metadata import Step
@@ -86,9 +86,12 @@ class RoundDriver:
         ------
         LeaseLost, StaleTerm, Conflict
             Somebody else leads; nothing was done twice.
+        ConfigurationError
+            What was released was made under another configuration or by other code.
         QuorumNotMet
             Too many rounds in a row found too few sites.
         """
+        require_same(self._leader)
         self._sweep()
         misses = 0
         for number in range(self._next_round(), self._leader.terms.rounds + 1):
@@ -276,18 +279,9 @@ class RoundDriver:
     def _release(
         self, current: ServerRound, closed: Closed, total: BodySum, secrets: bytes
     ) -> None:
-        leader, opening = self._leader, current.opening
-        after, expected = (
-            self._letters.last_release()[0],
-            leader.tools.journal.head(closed.round.run),
+        release = release_round(
+            self._leader, self._letters, current.opening, closed, total, secrets
         )
-        release, data = signed_release(leader, opening, closed, after, total, secrets)
-        leader.check()
-        head = leader.tools.vault.release(
-            data, release, closed.root, leader.term, expected
-        )
-        same = close_entry(closed, "").detail
-        leader.tools.journal.advance(leader.term, expected, head, same)
         self._record("round.release", closed.round, release.digest().hex())
         self._letters.heads.keep()
 

@@ -1,9 +1,11 @@
 """What an aggregator remembers of the sites' ledgers: the longest head of each.
 
-Durable in two places: in the journal's UPDATE rows, where a successor finds them, and
-in the aggregator's own ledger, where the next run does.
+Durable in three places: in the journal's UPDATE rows, where a successor finds them, in
+the last release's manifest, where one does whose engine was lost, and in the
+aggregator's own ledger, where the next run does.
 """
 
+import json
 from collections.abc import Iterable
 
 from fedsecure.flower.leader import Leader
@@ -33,6 +35,10 @@ class Heads:
         for entry in leader.entries(1):
             if entry.step == Step.UPDATE:
                 self.take(read_heads(read_detail(entry).get("heads", {})).values())
+        head = leader.tools.journal.head(leader.terms.run)
+        if head is not None:
+            kept = leader.tools.vault.manifest(head).heads
+            self.take(read_heads(json.loads(kept)).values())
 
     def take(self, heads: Iterable[SignedHead]) -> None:
         """Remember what an answer said, of its own site and of others."""

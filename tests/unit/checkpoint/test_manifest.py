@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
 from fedsecure.envelope import canonical
-from fedsecure.errors import VerificationError
+from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.keys import SIGNATURE_BYTES, SigningKey
 
 KEY = SigningKey.from_bytes(b"k" * 32)
@@ -30,6 +30,9 @@ MANIFEST = Manifest(
     plan="ff",
     time="2026-01-01T00:00:00.000+00:00",
     writer="agg-1",
+    layout="ab",
+    app="cd",
+    heads='{"site-1":[1,"00","00"]}',
 )
 SIGNED = MANIFEST.signed(KEY)
 LABEL = b"fedsecure-manifest-v1\0"
@@ -105,7 +108,7 @@ def test_larger_than_one_mebibyte_is_refused_unparsed() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"format": 2},
+        {"format": 1},
         {"format": True},
         {"more": 1},
         {"round": "2"},
@@ -156,3 +159,24 @@ def test_second_form_of_the_same_manifest_is_refused_although_signed() -> None:
 def test_body_that_is_no_manifest_is_refused_although_signed(body: bytes) -> None:
     with pytest.raises(VerificationError):
         read_manifest(_signed(body), KEYS)
+
+
+@pytest.mark.parametrize(("plan", "app"), [("ff", "cd"), ("ff", "")])
+def test_a_run_goes_on_under_its_configuration_and_code(plan: str, app: str) -> None:
+    MANIFEST.require(plan, app)
+
+
+def test_a_run_whose_code_nobody_said_goes_on() -> None:
+    replace(MANIFEST, app="").require("ff", "anything")
+
+
+def test_another_configuration_is_refused_by_name() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"configuration \(plan\) ff, ours is 00"
+    ):
+        MANIFEST.require("00", "cd")
+
+
+def test_other_code_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="code cd, ours is 00: install"):
+        MANIFEST.require("ff", "00")

@@ -12,6 +12,7 @@ from pathlib import Path
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
 from fedsecure.assembly.fitness import require_fit
+from fedsecure.assembly.code import own_digest
 from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import Scrubber, make_judge
 from fedsecure.assembly.section import read_section
@@ -88,7 +89,15 @@ def build_strategy(
     boxes = {m.name: m.box for m in roster.of(Role.AGGREGATOR)}
     rack = open_rack(kit, config)
     vault = Vault(
-        replicas, kit.name, kit.signing, kit.box, boxes, keys, clock, rack=rack
+        replicas,
+        kit.name,
+        kit.signing,
+        kit.box,
+        boxes,
+        keys,
+        clock,
+        rack=rack,
+        app=own_digest(SystemDisk()),
     )
     ledger = Ledger.open(
         around.state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock

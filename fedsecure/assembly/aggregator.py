@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fedsecure.access.kit import Kit, read_kit
 from fedsecure.access.roster import Role, Roster
-from fedsecure.assembly.fitness import require_fit
 from fedsecure.assembly.code import own_digest
+from fedsecure.assembly.fitness import require_fit
 from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import Scrubber, make_judge
 from fedsecure.assembly.section import read_section

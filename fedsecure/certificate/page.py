@@ -135,7 +135,9 @@ def _told(body: Row) -> str:
         f"Gaussian noise of {found['noise_multiplier']:.6g} rows on each, drawn by the "
         "site. A row changes one of them by one. Charged "
         f"{found['charged']:g} times at the site with most; by themselves they cost "
-        "what follows, and the epsilons above have it in them.</p>"
+        "what follows, and the epsilons above have it in them. "
+        f"{found['draws']:g} draws, each at most 2^"
+        f"{found['distance_per_draw_log2']:.1f} from the exact distribution.</p>"
     )
     return note + _epsilons(found["epsilons"])
 
@@ -234,7 +236,7 @@ def _audit(found: Row | None) -> str:
         for tier in found["tiers"]
         for check in tier["checks"]
     )
-    return f"{head}\n{checks}\n{said}"
+    return f"{head}\n{checks}\n<p>What each found:</p>\n{said}"
 
 
 def _ledgers(body: Row) -> str:

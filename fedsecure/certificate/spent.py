@@ -1,5 +1,6 @@
 """What was charged, as a certificate lists it: events by site, and of all time."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fedsecure.accounting import COUNTS, PrivacyEvent, grouped
@@ -7,6 +8,7 @@ from fedsecure.certificate.traces import Traces
 from fedsecure.ledger import Record
 from fedsecure.privacy.charged import charged
 from fedsecure.privacy.counts import counts_of
+from fedsecure.privacy.mechanism import DiscreteGaussian
 from fedsecure.privacy.plan import PrivacyPlan, event_document
 from fedsecure.privacy.promise import of_the_worst_off, promises
 from fedsecure.update import JSON
@@ -55,12 +57,15 @@ def counts_facts(
         site: [event for event in events if event.kind == COUNTS]
         for site, events in by_site.items()
     }
-    most = max((sum(e.steps for e in events) for events in told.values()), default=0)
+    times = [sum(e.steps for e in events) for events in told.values()]
+    distance = DiscreteGaussian(counts.noise_multiplier).distance
     return {
         **counts.document(),
         "released": ["correctly classified test rows", "other test rows"],
         "sensitivity": 1,
-        "charged": most,
+        "charged": max(times, default=0),
+        "draws": 2 * sum(times),
+        "distance_per_draw_log2": math.log2(distance),
         "epsilons": epsilons(privacy, told),
     }
 

@@ -76,7 +76,7 @@ def test_counts_are_stated_with_their_own_price_of_the_worst_off() -> None:
     by_site = {"site-01": [EVENT, TOLD], "site-02": [EVENT, replace(TOLD, steps=6)]}
     found = counts_facts(COUNTING, SHARED, by_site)
     assert isinstance(found, dict)
-    assert (found["charged"], found["sensitivity"]) == (6, 1)
+    assert (found["charged"], found["sensitivity"], found["draws"]) == (6, 1, 22)
     assert found["epsilons"] == epsilons(SHARED, {"site": [replace(TOLD, steps=6)]})
 
 

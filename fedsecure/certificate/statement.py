@@ -53,6 +53,11 @@ NOT_COVERED = (
         "Side channels: time, memory, sizes of messages, and what a machine's owner "
         "sees on it."
     ),
+    ("A row on which the model's own code raises: its site refuses, which is seen."),
+    (
+        "The spending of all time, where a later run was chosen after seeing an "
+        "earlier one: composition is proven for plans fixed beforehand (ADR 0023)."
+    ),
     (
         "Rounding of floating-point sums beyond the margin of the clip, 2**-10 of it: "
         "enough for linear layers, not shown for convolutions, where every position "

@@ -119,6 +119,8 @@ def verify(path: Path, kit: Path | None = None) -> Checked:
 
     Parameters
     ----------
+    path : Path
+        A certificate, or the folder it lies in.
     kit : Path or None
         Of a reader: the certificate must be of its federation.
 
@@ -129,10 +131,11 @@ def verify(path: Path, kit: Path | None = None) -> Checked:
     ConfigurationError
         No such file, or no kit.
     """
+    file = path / FILE if path.is_dir() else path
     try:
-        data = SystemDisk().read(path, MAX_BYTES)
+        data = SystemDisk().read(file, MAX_BYTES)
     except NotFound as missing:
-        raise ConfigurationError(f"{path}: no such certificate") from missing
+        raise ConfigurationError(f"{file}: no such certificate") from missing
     certificate = read_certificate(data)
     if kit is not None:
         own, other = issuer_of_kit(kit).roster, certificate.roster

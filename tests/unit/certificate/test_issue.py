@@ -64,6 +64,7 @@ def test_file_and_page_lie_in_the_runs_folder(issued: Issued, folder: Path) -> N
 
 def test_what_was_issued_is_found_in_order(issued: Issued) -> None:
     found = verify(issued.file)
+    assert verify(issued.file.parent).said == found.said
     assert found.certificate.member.name == "site-01"
     assert found.said == issued.said
 

@@ -1,17 +1,24 @@
 """Commands on checkpoints: list, verify, restore, export, gc."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from fedsecure.assembly.checkpoints import Desk
 
 checkpoint_app = typer.Typer(
     no_args_is_help=True, help="What the stores hold of a run, and whether it is good."
 )
 
 _Kit = Annotated[Path, typer.Argument(help="An aggregator's kit.")]
+_LAST_HOPE = (
+    "bring back a store that was away, or unpack an export into one (`tar -xf`), and "
+    "repeat. Without either the run ends here: sites keep their models, begin a new run"
+)
 
 
 @checkpoint_app.command("list")
@@ -28,6 +35,7 @@ def checkpoint_list(kit: _Kit) -> None:
     Console().print(table)
     for place, why in desk.inventory.silent.items():
         typer.echo(f"{desk.name(place)} could not be asked: {why}", err=True)
+    _tell_gaps(desk)
 
 
 @checkpoint_app.command("verify")
@@ -74,7 +82,7 @@ def checkpoint_restore(
     if not noted:
         typer.echo("the daemon has the ledger: only state/events.jsonl says so")
     for key in lost:
-        typer.echo(f"{key}: no good copy on any store", err=True)
+        typer.echo(f"{key}: no good copy on any store: {_LAST_HOPE}", err=True)
     if engine:
         rebuilt, term = rebuild_engine(desk)
         note(desk, "rebuilt", {"term": term, "rows": len(rebuilt.entries)})
@@ -83,7 +91,7 @@ def checkpoint_restore(
             f"the engine has {rebuilt.run} again: {at} released, term {term}. The open "
             "round's rows and skipped rounds are gone: sites send the same bytes again"
         )
-    if lost:
+    if _tell_gaps(desk) or lost:
         raise typer.Exit(1)
 
 
@@ -143,3 +151,14 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _tell_gaps(desk: "Desk") -> bool:
+    """Print the runs of which a manifest is on no store; return whether there are."""
+    gaps = dict(desk.inventory.broken)
+    for run, chain in desk.inventory.chains.items():
+        if chain.missing:
+            gaps[run] = f"no store gives the manifest {chain.missing[:12]}"
+    for run, why in sorted(gaps.items()):
+        typer.echo(f"run {run} is not all here: {why}: {_LAST_HOPE}", err=True)
+    return bool(gaps)

@@ -85,6 +85,7 @@ class Campaign:
         self._thread = threading.Thread(target=self._loop, name="campaign", daemon=True)
         self._last_reason = ""
         self._over = ""
+        self._silent = ""
         self._floor = 0
 
     def start(self) -> None:
@@ -120,7 +121,7 @@ class Campaign:
         if standing.lease is None or standing.lease.term != term:
             raise LeaseLost(f"term {term} is over{self._over}")
         if why := ended(standing, self._clock.now()):
-            raise LeaseLost(f"term {term} {why}")
+            raise LeaseLost(f"term {term} {why}{self._silent}")
 
     def step_down(self, floor: int = 0) -> None:
         """Drop leadership at once; the board is told so that nobody waits.
@@ -148,8 +149,11 @@ class Campaign:
             self._beat()
             try:
                 self._turn()
+                self._silent = ""
             except StorageError as no_answer:
                 # Could not ask is never "yes": the lease runs out by itself.
+                said = " ".join(str(no_answer).split())
+                self._silent = f": the lease board does not answer: {said}"
                 log.warning("lease board does not answer: %s", no_answer)
             self._stop.wait(_POLL)
 
@@ -168,7 +172,7 @@ class Campaign:
             log.info("%s: %s", decision.act, decision.reason)
             self._last_reason = decision.reason
         if decision.act == Act.STEP_DOWN:
-            self._over = f": {decision.reason}"
+            self._over = f": {decision.reason}{self._silent}"
         self._act(decision.act, standing)
 
     def _yielding(self) -> bool:

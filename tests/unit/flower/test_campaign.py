@@ -92,6 +92,23 @@ def test_leader_that_does_not_renew_stops_before_the_other_begins(board: Board) 
     assert board.two.wait(0.0) is None  # still the board's: nobody leads
 
 
+def test_a_leader_that_could_not_renew_says_which_board_was_silent(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn(board.one)
+
+    def silent() -> None:
+        board.one._stop.set()
+        raise StorageError("etcd at e1:\n could not renew")
+
+    monkeypatch.setattr(board.one, "_turn", silent)
+    board.one._loop()
+    board.clock.jump(TTL)
+    said = r"not renewed: the lease board does not answer: etcd at e1: could not renew"
+    with pytest.raises(LeaseLost, match=said):
+        board.one.check(1)
+
+
 def test_leader_whose_clock_went_back_may_not_act(board: Board) -> None:
     turn(board.one)
     board.clock.jump(-3600.0)

@@ -89,7 +89,7 @@ def privacy_certificate(
     run: Annotated[
         Path,
         typer.Argument(
-            help="A run's folder; or a run's name with --kit; or a file or its folder with --verify."
+            help="A run's folder; or a run's name with --kit; with --verify a file too."
         ),
     ],
     kit: Annotated[

@@ -15,7 +15,7 @@ from fedsecure.client_round import ClientRound
 from fedsecure.client_run import Identity
 from fedsecure.clock import Clock, SystemClock
 from fedsecure.disk import SystemDisk
-from fedsecure.errors import NotFound, PolicyRefused
+from fedsecure.errors import LedgerCorrupt, NotFound, PolicyRefused
 from fedsecure.keys import VerifyKey, derive
 from fedsecure.ledger import Ledger, verify_ledger
 from fedsecure.privacy.budget import Budget, Content
@@ -98,9 +98,7 @@ def build_round(kit: Kit, content: Content, store: Store, state: Path) -> Client
     kit.require(Role.SITE)
     clock = SystemClock()
     gate = PolicyGate(kit, clock)
-    ledger = Ledger.open(
-        state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
-    )
+    ledger = _ledger(kit, state / "ledger.jsonl", clock)
     me = Identity(kit.roster.federation, kit.name, kit.signing, kit.box)
     check_outbox(ledger, store, me)
     budgets = PolicyBudgets(gate.policy, content, ledger)
@@ -108,6 +106,18 @@ def build_round(kit: Kit, content: Content, store: Store, state: Path) -> Client
     return ClientRound(
         me, kit.roster, gate, ledger, budgets, store, os.urandom, max_bytes=MAX_BYTES
     )
+
+
+def _ledger(kit: Kit, path: Path, clock: SystemClock) -> Ledger:
+    try:
+        return Ledger.open(path, kit.name, kit.signing, SystemDisk(), clock)
+    except LedgerCorrupt as bad:
+        raise LedgerCorrupt(
+            f"{bad}. Nothing is trained on a ledger that does not verify. `fedsecure "
+            "ledger verify` names a copy's first bad line: compare with backups, put "
+            "back the longest that verifies whole; aggregators say what it then lacks. "
+            "If none is left the account is lost: retire the data set's id"
+        ) from bad
 
 
 def privacy_history(state: Path, plan: Mapping[str, JSON]) -> tuple[float, ...]:

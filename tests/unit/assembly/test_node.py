@@ -206,7 +206,7 @@ def test_broken_ledger_ends_the_site(kits: Path, tmp_path: Path) -> None:
     build(kits, tmp_path).close()
     path = tmp_path / "ledger.jsonl"
     path.write_text(path.read_text().replace("budget.open", "budget.opem"))
-    with pytest.raises(LedgerCorrupt):
+    with pytest.raises(LedgerCorrupt, match=r"line 2: edited.*fedsecure ledger verify"):
         build(kits, tmp_path)
 
 

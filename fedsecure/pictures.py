@@ -100,6 +100,7 @@ def learning_picture(rounds: Sequence[Row], summary: Row) -> Picture | None:
             axes = figure.add_subplot(1, len(panels), i + 1)
             _curve(axes, name, points)
             if name == "accuracy":
+                _deviations(axes, points, _points("accuracy_noise", rounds, summary))
                 _baselines(axes, summary.get("baseline") or {}, max(points[-1][0], 1))
         last = "; ".join(f"{n} {p[0][1]:.3g} to {p[-1][1]:.3g}" for n, p in panels)
         return kept(figure, "accuracy", f"By rounds completed: {last}.")
@@ -176,6 +177,23 @@ def _curve(axes: Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
         axes.set_ylim(0, 1.05 * max(values) or 1)
     axes.margins(x=0.09)
     _by_round(axes, "rounds completed")
+
+
+def _deviations(
+    axes: Axes,
+    points: Sequence[tuple[int, float]],
+    noise: Sequence[tuple[int, float]],
+) -> None:
+    """Draw one deviation of the noise on counts around each point that has it."""
+    wide = dict(noise)
+    if not wide:
+        return
+    known = [(step, value, wide[step]) for step, value in points if step in wide]
+    steps, values, bars = zip(*known, strict=True)
+    axes.errorbar(
+        steps, values, yerr=bars, fmt="none", ecolor=SERIES[0], capsize=2.5, alpha=0.6
+    )
+    axes.set_title("Accuracy by noisy counts, with one deviation of the noise")
 
 
 def _baselines(axes: Axes, baseline: Row, last: int) -> None:

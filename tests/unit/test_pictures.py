@@ -114,3 +114,23 @@ def test_a_loss_that_diverged_is_left_out() -> None:
     picture = learning_picture(rounds, figures.summary(final={"loss": math.nan}))
     assert picture is not None
     assert "loss 2 to 2" in picture.alt
+
+
+def test_accuracy_of_noisy_counts_is_drawn_with_its_deviation(
+    drawn: dict[str, Picture],
+) -> None:
+    hidden = [{**row, "loss": None} for row in figures.rounds()]
+    noisy = [{**row, "accuracy_noise": 0.05} for row in hidden]
+    final = {"accuracy": 0.9, "accuracy_noise": 0.02}
+    picture = learning_picture(noisy, figures.summary(final=final))
+    assert picture is not None
+    assert "with one deviation of the noise" in words(picture)
+    assert "deviation of the noise" not in words(drawn["accuracy"])
+
+
+def test_noise_known_of_the_last_point_alone_is_drawn_there() -> None:
+    hidden = [{**row, "loss": None, "accuracy": None} for row in figures.rounds()]
+    final = {"accuracy": 0.9, "accuracy_noise": 0.02}
+    picture = learning_picture(hidden, figures.summary(final=final))
+    assert picture is not None
+    assert "90.0%" in words(picture)

@@ -1,6 +1,7 @@
 """The disk as an argument: what is durable when; the seam where tests lose power."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import uuid
@@ -146,6 +147,10 @@ class StreamingDisk(Protocol):
         """Return a file to be read in order; see `read`."""
         ...
 
+    def free(self, path: Path) -> int:
+        """Return how many bytes can still be written below a folder, there or not."""
+        ...
+
 
 class SystemDisk:
     """The machine's file system; fsync of file and folder.
@@ -182,7 +187,8 @@ class SystemDisk:
         self._make_folder(folder)
         temporary = folder / f".tmp-{uuid.uuid4().hex}"
         try:
-            with _storage("write", temporary):
+            need = sum(map(len, pieces)) if isinstance(pieces, tuple) else 0
+            with _storage("write", temporary, need):
                 _write_synced(temporary, pieces)
             self._link(temporary, path())
         finally:
@@ -201,7 +207,7 @@ class SystemDisk:
     def append(self, path: Path, data: bytes) -> None:
         """Append and sync; the folder too at the first append."""
         self._make_folder(path.parent)
-        with _storage("append to", path):
+        with _storage("append to", path, len(data)):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o600)
             try:
@@ -251,6 +257,11 @@ class SystemDisk:
                 raise
             return Lock(descriptor)
 
+    def free(self, path: Path) -> int:
+        """Ask the file system, as far up as there is one."""
+        with _storage("measure", path):
+            return free_below(path)
+
     def _link(self, temporary: Path, path: Path) -> None:
         self._make_folder(path.parent)
         with _storage("write", path):
@@ -276,14 +287,44 @@ class SystemDisk:
         self._named.add(folder)
 
 
+def free_below(path: Path) -> int:
+    """Return the bytes free on the file system of a path, or of what is above it."""
+    while not path.exists():
+        path = path.parent
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def no_room(path: Path, need: int = 0) -> str:
+    """Return what to tell an operator whose disk is full; "" if it is not to be told.
+
+    Parameters
+    ----------
+    need : int
+        Bytes that were to be written; 0: not known.
+    """
+    try:
+        free = free_below(path)
+    except OSError:
+        return ""
+    wanted = f"{need} bytes were to be written, " if need else ""
+    return (
+        f" ({wanted}{free} are free there): free space on that disk or take a larger "
+        "one, then start again; nothing was finished half, and the run goes on where "
+        "it stopped"
+    )
+
+
 @contextlib.contextmanager
-def _storage(verb: str, path: Path) -> Iterator[None]:
+def _storage(verb: str, path: Path, need: int = 0) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as missing:
         raise NotFound(f"{path}: no such file") from missing
     except OSError as failed:
-        raise StorageError(f"could not {verb} {path}: {failed.strerror}") from failed
+        full = failed.errno in {errno.ENOSPC, errno.EDQUOT}
+        why = f"could not {verb} {path}: {failed.strerror}"
+        raise StorageError(why + (no_room(path, need) if full else "")) from failed
 
 
 def _flock(descriptor: int, path: Path) -> None:

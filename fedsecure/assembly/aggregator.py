@@ -18,6 +18,7 @@ from fedsecure.assembly.scrubber import Scrubber, make_judge
 from fedsecure.assembly.section import read_section
 from fedsecure.assembly.wish import HANDOVER, PAUSED, WishFile
 from fedsecure.checkpoint.inventory import take
+from fedsecure.checkpoint.rack import Rack
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
@@ -81,24 +82,11 @@ def build_strategy(
         A store is not usable, or the replicas share a device and must not.
     """
     kit.require(Role.AGGREGATOR)
-    replicas = Replicas(around.stores, config.quorum)
     require_fit(config, around.stores, kit.roster.federation)
     clock = SystemClock()
     roster = kit.roster
-    keys = {m.name: m.signing for m in roster.of(Role.AGGREGATOR)}
-    boxes = {m.name: m.box for m in roster.of(Role.AGGREGATOR)}
     rack = open_rack(kit, config)
-    vault = Vault(
-        replicas,
-        kit.name,
-        kit.signing,
-        kit.box,
-        boxes,
-        keys,
-        clock,
-        rack=rack,
-        app=own_digest(SystemDisk()),
-    )
+    vault = _vault(kit, Replicas(around.stores, config.quorum), rack)
     ledger = Ledger.open(
         around.state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
     )
@@ -265,6 +253,21 @@ def refuse_sight() -> None:
             f"this aggregator's process has loaded {', '.join(seen)}: it must not be "
             "able to open an update"
         )
+
+
+def _vault(kit: Kit, replicas: Replicas, rack: Rack) -> Vault:
+    aggregators = list(kit.roster.of(Role.AGGREGATOR))
+    return Vault(
+        replicas,
+        kit.name,
+        kit.signing,
+        kit.box,
+        {m.name: m.box for m in aggregators},
+        {m.name: m.signing for m in aggregators},
+        SystemClock(),
+        rack=rack,
+        app=own_digest(SystemDisk()),
+    )
 
 
 def _tools(

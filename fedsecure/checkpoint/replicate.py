@@ -20,7 +20,7 @@ from fedsecure.errors import (
     VerificationError,
 )
 from fedsecure.outgoing import Bytes
-from fedsecure.stores import Store, StreamingStore
+from fedsecure.stores import RoomyStore, Store, StreamingStore
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +166,30 @@ class Replicas:
                 f"{self._quorum} must: {'; '.join(failures)}. Nothing is released that "
                 "would not survive a store: bring one back, or repair it with "
                 "`fedsecure checkpoint restore`, and the run goes on where it stopped"
+            )
+
+    def require_room(self, need: int) -> None:
+        """Return only if W stores have as many bytes left, or cannot tell.
+
+        Raises
+        ------
+        NotEnoughReplicas
+            Names each store that has not.
+        """
+        short = []
+        for name, store in self._stores:
+            try:
+                room = store.room() if isinstance(store, RoomyStore) else None
+            except StorageError as failed:
+                short.append(f"{name}: {failed}")
+                continue
+            if room is not None and room < need:
+                short.append(f"{name}: {room} bytes free, {need} are needed")
+        if len(self._stores) - len(short) < self._quorum:
+            raise NotEnoughReplicas(
+                f"{'; '.join(short)}: no more updates are taken while fewer than "
+                f"{self._quorum} of {len(self._stores)} stores have room for two "
+                "checkpoints. Free space there, and the run goes on where it stopped"
             )
 
     def get(self, key: str, max_bytes: int, read: Callable[[bytes], T]) -> T:

@@ -20,7 +20,7 @@ from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.roundkey import RoundKey, new_key, read_key
 from fedsecure.clock import Clock
 from fedsecure.disk import Readable
-from fedsecure.envelope import read_head
+from fedsecure.envelope import Scope, read_head
 from fedsecure.errors import StorageError, VerificationError
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.metadata import Head
@@ -118,6 +118,25 @@ class Vault:
         else:
             self._replicas.put(name, stored, lambda other: bool(same(other)))
 
+    def reserve(self, update: int) -> None:
+        """Return only if an update fits, and then two checkpoints (RESILIENCE 9).
+
+        Called before an update is taken: a round that was begun can be released, and
+        the next one's manifest written, on what is left.
+
+        Parameters
+        ----------
+        update : int
+            Bytes of the update; a sum, whose seeds are written out, has up to two
+            times as many.
+
+        Raises
+        ------
+        NotEnoughReplicas
+            Fewer than W stores have so much room.
+        """
+        self._replicas.require_room(update + 2 * (2 * update + MAX_BYTES))
+
     def read(self, name: str, max_bytes: int, key: RoundKey | None = None) -> Bytes:
         """Return what `keep` kept, from the first store whose copy opens.
 
@@ -175,8 +194,8 @@ class Vault:
             if found is not None:
                 return self._head(found, term)
         outgoing = data if isinstance(data, Outgoing) else Outgoing.of(data)
-        scope = read_head(next(outgoing.pieces(), b""))[0].scope
         name, size = self._put_release(outgoing, release)
+        scope = read_head(next(outgoing.pieces(), b""))[0].scope
         manifest = Manifest(
             run=run,
             round=release.round.number,
@@ -188,17 +207,23 @@ class Vault:
             root=root.hex(),
             object=name,
             size=size,
-            key_id=scope.key_id.hex(),
-            plan=scope.plan.hex(),
-            layout=scope.layout.hex(),
-            app=self._app,
             heads=heads,
-            time=self._clock.wall().isoformat(timespec="milliseconds"),
-            writer=self._name,
+            **self._said(scope),
         )
         key = _key(run, manifest.sequence)
         self._replicas.put(key, manifest.signed(self._signing))
         return self._head(manifest, term)
+
+    def _said(self, scope: Scope) -> dict[str, str]:
+        """Return what a manifest says of its run's conditions and of its writer."""
+        return {
+            "key_id": scope.key_id.hex(),
+            "plan": scope.plan.hex(),
+            "layout": scope.layout.hex(),
+            "app": self._app,
+            "time": self._clock.wall().isoformat(timespec="milliseconds"),
+            "writer": self._name,
+        }
 
     def manifest(self, head: Head) -> Manifest:
         """Return the manifest a head names.

@@ -24,7 +24,8 @@ class Updates:
         )
 
     def keep(self, round_id: RoundId, name: str, data: Bytes) -> None:
-        """Put an update on the stores; see `Vault.keep`."""
+        """Put an update on the stores; see `Vault.reserve` and `Vault.keep`."""
+        self._leader.tools.vault.reserve(len(data))
         self._leader.tools.vault.keep(name, data, self._key(round_id))
 
     def read(self, round_id: RoundId, name: str) -> Bytes:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fedsecure.clock import Clock, SystemClock
-from fedsecure.disk import Disk, SystemDisk
+from fedsecure.disk import Disk, SystemDisk, no_room
 from fedsecure.envelope import canonical
 from fedsecure.errors import (
     AlreadyExists,
@@ -209,7 +209,7 @@ class Database:
             connection = self.connection()
             connection.execute("BEGIN IMMEDIATE")
         try:
-            with _asked("write"):
+            with _asked("write", self._path):
                 yield connection
         except BaseException:
             _roll_back(connection)
@@ -390,8 +390,10 @@ def _refuse_network(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _asked(what: str) -> Iterator[None]:
+def _asked(what: str, path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as failed:
-        raise StorageError(f"could not {what}: {failed}") from failed
+        full = getattr(failed, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        more = f": {path}{no_room(path)}" if path and full else ""
+        raise StorageError(f"could not {what}: {failed}{more}") from failed

@@ -77,6 +77,21 @@ class StreamingStore(Protocol):
         ...
 
 
+@runtime_checkable
+class RoomyStore(Protocol):
+    """A store that knows how much more it can take."""
+
+    def room(self) -> int | None:
+        """Return how many bytes it has left; None: it cannot tell.
+
+        Raises
+        ------
+        StorageError
+            It could not be asked.
+        """
+        ...
+
+
 def check_key(key: str) -> str:
     """Return `key` if every part of it is a plain name.
 

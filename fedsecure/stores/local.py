@@ -43,6 +43,12 @@ class LocalStore:
         else:
             yield io.BytesIO(self._disk.read(self._path(key), max_bytes))
 
+    def room(self) -> int | None:
+        """Return how many bytes the folder's disk has left; see `RoomyStore`."""
+        if not isinstance(self._disk, StreamingDisk):
+            return None
+        return self._disk.free(self._root)
+
     def keys(self, prefix: str) -> tuple[str, ...]:
         """Return keys that start with `prefix`, sorted."""
         folder = folder_of(prefix)

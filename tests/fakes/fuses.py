@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fedsecure.disk import Lock
+from fedsecure.errors import StorageError
 from fedsecure.metadata import Head, Journal, JournalEntry
 from tests.fakes.disk import FakeDisk
 from tests.fakes.store import FlakyStore
@@ -70,6 +71,24 @@ class Fuse:
         if len(self.names) == self._dies_after:
             self.dead = True
             raise Died(self.owner)
+
+
+class Full(Fuse):
+    """Its owner's disks are full after so many durable steps; it lives on.
+
+    Parameters
+    ----------
+    after : int
+    """
+
+    def __init__(self, owner: str, after: int) -> None:
+        super().__init__(owner)
+        self._after = after
+
+    def ready(self) -> None:
+        super().ready()
+        if len(self.names) >= self._after:
+            raise StorageError("could not write: No space left on device")
 
 
 class Until(Fuse):

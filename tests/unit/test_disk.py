@@ -313,3 +313,46 @@ def test_lock_is_free_although_a_forked_child_lives_on(
         os.waitpid(child, 0)
         os.close(ready)
         os.close(told)
+
+
+# --- full -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["write_once", "append"])
+def test_a_full_disk_is_said_with_path_need_free_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def full(_: int, __: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageError, match="No space left on device") as said:
+        getattr(SystemDisk(), verb)(tmp_path / "f", b"12345")
+    monkeypatch.undo()
+    for part in (
+        str(tmp_path),
+        "5 bytes were to be written",
+        "are free",
+        "start again",
+    ):
+        assert part in str(said.value)
+    assert [p for p in tmp_path.iterdir() if p.stat().st_size] == []
+
+
+def test_a_stream_that_finds_no_room_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = os.write, [0]
+
+    def fills_up(descriptor: int, data: bytes) -> int:
+        written[0] += 1
+        if written[0] == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", fills_up)
+    with pytest.raises(StorageError, match="are free there"):
+        SystemDisk().write_stream(
+            tmp_path, iter([b"1", b"2", b"3"]), lambda: tmp_path / "f"
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """W of N: what counts as kept, what comes back, and every moment power can be lost."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -224,6 +225,52 @@ def test_a_stream_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="no more"):
         replicas.put_stream(breaks(), 4, 100, lambda: "k", lambda _: True)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# --- room -----------------------------------------------------------------------------
+
+
+class SmallStore(LocalStore):
+    """A local store with a hundred bytes left."""
+
+    def room(self) -> int | None:
+        return 100
+
+
+class SilentStore(LocalStore):
+    """A local store that cannot be asked."""
+
+    def room(self) -> int | None:
+        raise StorageError("gone")
+
+
+def test_stores_that_cannot_tell_their_room_have_it(stores: list[FlakyStore]) -> None:
+    _replicas(stores).require_room(1 << 60)
+
+
+def test_room_on_w_stores_is_enough(tmp_path: Path) -> None:
+    stores: list[Store] = [_local(tmp_path, SmallStore), FlakyStore(), FlakyStore()]
+    Replicas([(str(n), s) for n, s in enumerate(stores)], W).require_room(101)
+
+
+def test_room_on_fewer_stores_is_refused_with_need_and_free(tmp_path: Path) -> None:
+    stores: list[Store] = [
+        _local(tmp_path, SmallStore),
+        _local(tmp_path, SilentStore),
+        FlakyStore(),
+    ]
+    replicas = Replicas([(f"store-{n}", s) for n, s in enumerate(stores)], W)
+    with pytest.raises(
+        NotEnoughReplicas,
+        match="store-0: 100 bytes free, 101 are needed; store-1: gone: no more updates",
+    ):
+        replicas.require_room(101)
+
+
+def test_a_local_store_has_the_room_of_its_disk(tmp_path: Path) -> None:
+    room = _local(tmp_path / "not" / "there").room()
+    assert room is not None
+    assert 0 < room <= shutil.disk_usage(tmp_path).free + (1 << 30)
 
 
 # --- get ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from fedsecure.learning.evaluation import LOSSES, Loss, evaluate
 from fedsecure.learning.models import build
 from fedsecure.learning.sitedata import SiteData
 from fedsecure.learning.trainsettings import TrainSettings, read_seed
-from fedsecure.privacy.engine import PrivateEngine
+from fedsecure.privacy.engine import Engine, PrivateEngine, check_module
 from fedsecure.privacy.lattice import Lattice
 from fedsecure.privacy.mechanism import RandomSource, clip_factors
 from fedsecure.privacy.plan import Mode, PrivacyPlan
@@ -28,6 +28,7 @@ from fedsecure.update import (
     flatten,
 )
 
+_BY_EXAMPLE = {Mode.EXAMPLE_DISTRIBUTED, Mode.EXAMPLE_LOCAL}
 __all__ = ["LocalTrainer", "SystemRandom", "central_training"]
 
 # Seeds, thread count and deterministic algorithms are torch's own globals.
@@ -87,10 +88,14 @@ class LocalTrainer:
         Raises
         ------
         ConfigurationError
-            The model does not exist or does not fit the rows.
+            The model does not exist, does not fit the rows or cannot train privately.
         """
         with _TORCH:
-            return _flat(self._build(settings))
+            model = self._build(settings)
+            if _privacy(settings).mode in _BY_EXAMPLE:
+                engine = TrainSettings.read(settings.get("train", {})).engine
+                check_module(model, Engine(engine))
+            return _flat(model)
 
     def rows(self) -> int:
         """Return the number of training rows; it stays at the site."""

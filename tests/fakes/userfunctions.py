@@ -87,6 +87,12 @@ def counting_model(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     return _Counting(input_shape[0], outputs)
 
 
+def prelu_model(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(input_shape[0], 4), nn.PReLU(), nn.Linear(4, outputs)
+    )
+
+
 class _Failing(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -257,6 +257,16 @@ def test_a_model_the_site_did_not_list_is_refused() -> None:
         LocalTrainer(_site()).initial(_own("dropout_model"))
 
 
+def test_a_layer_that_cannot_train_privately_is_refused_with_the_first_model() -> None:
+    # By then no round was paid for.
+    trainer = LocalTrainer(_site(), objects=[f"{USER}:prelu_model"])
+    private = {**_own("prelu_model"), "privacy": PLAN.document()}
+    with pytest.raises(ConfigurationError, match=r"layer '1' \(PReLU\).*functorch"):
+        trainer.initial(private)
+    trainer.initial({**private, "train": {"engine": "functorch"}})
+    trainer.initial(_own("prelu_model"))
+
+
 def test_a_buffer_that_learns_is_refused() -> None:
     trainer = LocalTrainer(_site(), objects=[f"{USER}:counting_model"])
     with pytest.raises(ConfigurationError, match="buffer 'seen' changed"):

@@ -1,5 +1,6 @@
 """The key-encryption keys of an aggregator, for an operator: make, look, exchange."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from fedsecure.checkpoint.rewrap import Rewrapped, left, rewrap_all
 from fedsecure.config import AggregatorConfig
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import ConfigurationError, StorageError
+from fedsecure.metadata import Step
 from fedsecure.placement import KekConfig
 
 
@@ -105,6 +107,21 @@ def rewrap(desk: Desk) -> Iterator[Rewrapped]:
             f"{len(still)} objects have a copy under an old key, {min(still)} is one: "
             "was an aggregator started meanwhile? Stop it and repeat"
         )
+
+
+def rounds_before(desk: Desk) -> tuple[int, ...]:
+    """Return the open rounds whose own key lies in the journal under an earlier key.
+
+    A row of the journal never changes; it goes with its round.
+    """
+    rack = desk.inventory.judge.rack
+    found = []
+    for entry in desk.engine.journal.entries(desk.run, 0):
+        if entry.step == Step.KEY:
+            wraps = json.loads(entry.detail).get("wraps", {})
+            if set(wraps) != set(rack.closing):
+                found.append(entry.round)
+    return tuple(found)
 
 
 def _read(path: Path) -> tuple[Kit, AggregatorConfig]:

@@ -55,7 +55,7 @@ def kek_rewrap(kit: _Kit) -> None:
     The data stays as it is. Interrupted, it is repeated.
     """
     from fedsecure.assembly.checkpoints import note, open_desk
-    from fedsecure.assembly.rekeying import rewrap
+    from fedsecure.assembly.rekeying import rewrap, rounds_before
 
     desk = open_desk(kit)
     objects, copies, unfit = 0, 0, []
@@ -67,6 +67,11 @@ def kek_rewrap(kit: _Kit) -> None:
     keys = sorted(desk.inventory.judge.rack.closing)
     note(desk, "rewrapped", {"copies": copies, "left": len(unfit), "keys": [*keys]})
     typer.echo(f"{copies} copies of {objects} objects are under {', '.join(keys)} now")
+    for number in rounds_before(desk):
+        typer.echo(
+            f"round {number} is open, its own key under the earlier one: keep that in "
+            "kek_before until the round is published; a kit's own key always opens"
+        )
     for one in unfit:
         typer.echo(f"{one.key} was left as it is: {one.why}", err=True)
     if unfit:

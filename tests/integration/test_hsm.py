@@ -11,11 +11,14 @@ from typer.testing import CliRunner
 
 from fedsecure import experiment, registry
 from fedsecure.assembly.aggregator import aggregator_config, read_config
+from fedsecure.assembly.checkpoints import open_desk
 from fedsecure.backends import Job
 from fedsecure.checkpoint.seal import from_bytes
 from fedsecure.cli import app
 from fedsecure.composition import composed
+from fedsecure.envelope import canonical
 from fedsecure.errors import ConfigurationError, FedsecureError, StorageError
+from fedsecure.metadata import JournalEntry, Step
 from tests.fakes.kits import kit
 from tests.fakes.softhsm import PIN, SoftToken, soft_token
 
@@ -174,6 +177,23 @@ def test_checkpoints_go_from_the_kits_key_to_the_tokens_and_on_to_another(
     good("checkpoint", "verify", host.path)
     events = (host.path / "state" / "events.jsonl").read_text()
     assert events.count("rewrapped") == 2
+
+
+def test_an_open_round_whose_key_is_under_the_earlier_one_is_told(host: Host) -> None:
+    good("kek", "show", host.path)
+    host.take(
+        kek=hsm(host.token, "later"),
+        kek_before=[hsm(host.token)],
+    )
+    good("kek", "make", host.path)
+    desk = open_desk(host.path)
+    lease = desk.engine.leases.acquire("agg-1", "", 60.0)
+    assert lease is not None
+    detail = canonical({"wraps": {"pkcs11:earlier": "00"}})
+    row = JournalEntry(desk.run, ROUNDS + 1, Step.KEY, "", "key", detail)
+    desk.engine.journal.append(lease.term, [row])
+    desk.engine.leases.release(lease)
+    assert f"round {ROUNDS + 1} is open" in good("kek", "rewrap", host.path)
 
 
 def test_a_key_that_is_not_named_any_more_is_asked_for(host: Host) -> None:

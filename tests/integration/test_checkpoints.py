@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,11 @@ from fedsecure.keys import VerifyKey
 from fedsecure.ledger import Ledger
 from fedsecure.metadata import Engine, JournalEntry, Step
 from fedsecure.parts import join, listing
-from fedsecure.release import release_of, root
+from fedsecure.release import plan_digest, release_of, root
 from fedsecure.update import JSON, RoundId
 from tests.fakes.federation import Federation
 from tests.fakes.kits import kit, make_kits
+from tests.fakes.servers import etcd, no_etcd, no_postgresql, postgresql
 
 pytestmark = pytest.mark.integration
 
@@ -56,6 +58,11 @@ class Place:
         )
         config = json.dumps(made.model_dump(mode="json"))
         (self.path / "aggregator.json").write_text(config)
+
+    def change(self, **fields: JSON) -> None:
+        """Write other values into ``aggregator.json``."""
+        path = self.path / "aggregator.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
     def store(self, number: int) -> Path:
         return self.folder / "stores" / str(number)
@@ -88,8 +95,9 @@ class Place:
         engine = self.engine
         lease = engine.leases.acquire(me.name, "", 60.0)
         assert lease is not None
+        ours = plan_digest(read_config(me).plan)
         pieces = [("layout", b"{}"), ("initial", b"8 bytes.")]
-        scope = Scope(RoundId(RUN, 0), site.name, b"k" * 32, b"", b"p" * 32)
+        scope = Scope(RoundId(RUN, 0), site.name, b"k" * 32, b"", ours)
         header: dict[str, JSON] = {"term": 1, "parts": listing(pieces)}
         begun = sign(
             Kind.BEGIN, scope, header, join(pieces), signer=site.name, key=site.signing
@@ -106,7 +114,7 @@ class Place:
         head, participants = None, {site.name: b"1" * 32}
         for number in range(1, ROUNDS + 1):
             release = release_of(RoundId(RUN, number), number - 1, participants, b"sum")
-            scope = Scope(release.round, "*", b"k" * 32, b"l" * 32, b"p" * 32)
+            scope = Scope(release.round, "*", b"k" * 32, b"l" * 32, ours)
             made = sign(
                 Kind.RELEASE,
                 scope,
@@ -190,6 +198,55 @@ def test_a_lost_engine_is_made_again(place: Place) -> None:
     assert found.term > head.term
     again = typed("checkpoint", "verify", place.path)
     assert again.exit_code == 0, again.output
+
+
+@pytest.fixture(params=["postgresql", "etcd"])
+def server(request: pytest.FixtureRequest) -> Iterator[dict[str, JSON]]:
+    """Return the settings of an engine on a server of the test's own, empty."""
+    reason = no_postgresql() if request.param == "postgresql" else no_etcd()
+    if reason:
+        pytest.skip(reason)
+    plain: dict[str, JSON] = {"name": request.param, "timeout": 10.0, "ttl": 30.0}
+    if request.param == "postgresql":
+        with postgresql() as database:
+            yield {**plain, "url": database.url}
+    else:
+        with etcd() as cluster:
+            yield {**plain, "endpoints": list(cluster.endpoints)}
+
+
+def test_a_lost_engine_is_made_again_on_a_server(
+    place: Place, server: dict[str, JSON]
+) -> None:
+    head = place.engine.journal.head(RUN)
+    place.change(engine=server)
+    said = typed("checkpoint", "verify", place.path)
+    assert said.exit_code == 1, said.output
+    restored = typed("checkpoint", "restore", "--engine", place.path)
+    assert restored.exit_code == 0, restored.output
+    found = open_desk(place.path).engine.journal.head(RUN)
+    assert head is not None
+    assert found is not None
+    assert (found.round, found.manifest) == (head.round, head.manifest)
+    assert found.term > head.term
+    again = typed("checkpoint", "verify", place.path)
+    assert again.exit_code == 0, again.output
+    typed("checkpoint", "restore", "--engine", place.path)
+    assert open_desk(place.path).engine.journal.head(RUN) == found
+
+
+def test_a_lost_engine_is_not_made_again_under_another_configuration(
+    place: Place,
+) -> None:
+    shutil.rmtree(place.folder / "lease")
+    plan = dict(read_config(kit(place.kits, "agg-1")).plan)
+    place.change(plan={**plan, "rounds": ROUNDS + 1})
+    said = typed("checkpoint", "restore", "--engine", place.path)
+    assert said.exit_code != 0
+    assert "configuration (plan)" in " ".join(
+        str(said.exception or said.output).split()
+    )
+    assert place.engine.journal.head(RUN) is None
 
 
 def test_retention_only_shows_until_it_is_told(place: Place) -> None:

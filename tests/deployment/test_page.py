@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from cryptography import x509
 
 from fedsecure.cli import app
 from fedsecure.composition import composed
@@ -66,6 +67,32 @@ def test_a_certificate_is_not_for_another_host(desk: Path) -> None:
     wrong = [*command, "-verify_hostname", "host-2.fed.example.org"]
     done = subprocess.run([*wrong, "pki/host-1/tls.crt"], cwd=desk, check=False)
     assert done.returncode != 0
+
+
+def test_a_certificate_is_renewed_for_the_key_it_had(desk: Path) -> None:
+    folder = desk / "pki" / "host-3"
+    key, old = (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
+    again = ["server/deploy/certificates.sh", "pki", "host-3=10.0.0.3,::1"]
+    subprocess.run(again, cwd=desk, check=True, capture_output=True)
+    assert (folder / "tls.crt").read_bytes() == old  # what is there stays
+    (folder / "tls.crt").unlink()
+    subprocess.run(again, cwd=desk, check=True, capture_output=True)
+    assert (folder / "tls.key").read_bytes() == key
+    names = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
+    found = names.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    addresses = found.value.get_values_for_type(x509.IPAddress)
+    assert [str(address) for address in addresses] == ["10.0.0.3", "::1"]
+
+
+@pytest.mark.parametrize("wrong", ["Host=a", "ca=a", "host-1", "host-1="])
+def test_a_name_that_cannot_be_meant_is_refused(tmp_path: Path, wrong: str) -> None:
+    tool("openssl", "apt-get install openssl")
+    script = str(ROOT / "server" / "deploy" / "certificates.sh")
+    done = subprocess.run(
+        [script, str(tmp_path / "pki"), wrong], check=False, capture_output=True
+    )
+    assert done.returncode == 2
+    assert not list(tmp_path.glob("pki/*/tls.crt"))
 
 
 def planned(folder: Path, text: str) -> RunConfig:

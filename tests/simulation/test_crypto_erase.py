@@ -10,6 +10,7 @@ from fedsecure.checkpoint.seal import from_bytes
 from fedsecure.errors import FedsecureError
 from fedsecure.metadata import Step
 from fedsecure.update import RoundId
+from tests.fakes import metadata
 from tests.fakes.federation import Federation
 from tests.fakes.fuses import Died, Fuse
 from tests.fakes.history import violations
@@ -91,3 +92,14 @@ def test_whenever_a_leader_dies_a_round_is_whole_or_erased(step: int) -> None:
     for name, data in kept.items():
         federation.stores[0].objects[name] = data  # the store comes back with it
         assert not _readable(federation, name)
+
+
+def test_a_key_that_outlives_its_round_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metadata, "ENDS", ())
+    federation = Federation()
+    kept = _hoard(federation)
+    federation.lead()
+    federation.stores[0].objects.update(kept)
+    assert all(_readable(federation, name) for name in kept)

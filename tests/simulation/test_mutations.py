@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from fedsecure import shelf
+from fedsecure.checkpoint.roundkey import RoundKey
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.client_charges import Charges
 from fedsecure.client_round import Admitted, ClientRound
@@ -122,9 +123,9 @@ def test_update_that_counts_without_a_row_is_noticed(
 ) -> None:
     write = Leader.write
 
-    def forgetful(self: Leader, entry: JournalEntry) -> None:
-        if entry.step != Step.UPDATE:
-            write(self, entry)
+    def forgetful(self: Leader, *entries: JournalEntry) -> None:
+        if all(entry.step != Step.UPDATE for entry in entries):
+            write(self, *entries)
 
     monkeypatch.setattr(Leader, "write", forgetful)
     assert crashed(12) != []
@@ -134,19 +135,20 @@ def test_row_before_its_bytes_are_kept_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keep, write = Vault.keep, Leader.write
-    later: list[tuple[Vault, str, bytes]] = []
+    later: list[tuple[Vault, str, Bytes, RoundKey | None]] = []
 
-    def postpone(self: Vault, name: str, data: bytes) -> None:
+    def postpone(
+        self: Vault, name: str, data: Bytes, key: RoundKey | None = None
+    ) -> None:
         if name.startswith("update/"):
-            later.append((self, name, data))
+            later.append((self, name, data, key))
         else:
-            keep(self, name, data)
+            keep(self, name, data, key)
 
-    def row_first(self: Leader, entry: JournalEntry) -> None:
-        write(self, entry)
+    def row_first(self: Leader, *entries: JournalEntry) -> None:
+        write(self, *entries)
         while later:
-            vault, name, data = later.pop()
-            keep(vault, name, data)
+            keep(*later.pop())
 
     monkeypatch.setattr(Vault, "keep", postpone)
     monkeypatch.setattr(Leader, "write", row_first)

@@ -69,17 +69,21 @@ def test_a_certificate_is_not_for_another_host(desk: Path) -> None:
     assert done.returncode != 0
 
 
-def test_a_certificate_is_renewed_for_the_key_it_had(desk: Path) -> None:
-    folder = desk / "pki" / "host-3"
-    key, old = (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
-    again = ["server/deploy/certificates.sh", "pki", "host-3=10.0.0.3,::1"]
-    subprocess.run(again, cwd=desk, check=True, capture_output=True)
-    assert (folder / "tls.crt").read_bytes() == old  # what is there stays
-    (folder / "tls.crt").unlink()
-    subprocess.run(again, cwd=desk, check=True, capture_output=True)
-    assert (folder / "tls.key").read_bytes() == key
-    names = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
-    found = names.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+def test_a_certificate_is_renewed_for_the_key_it_had(tmp_path: Path) -> None:
+    tool("openssl", "apt-get install openssl")
+    script = str(ROOT / "server" / "deploy" / "certificates.sh")
+    make = [script, str(tmp_path), "host-3=10.0.0.3,::1"]
+    subprocess.run(make, check=True, capture_output=True)
+    key = (tmp_path / "host-3" / "tls.key").read_bytes()
+    certificate = tmp_path / "host-3" / "tls.crt"
+    old = certificate.read_bytes()
+    subprocess.run(make, check=True, capture_output=True)
+    assert certificate.read_bytes() == old  # what is there stays
+    certificate.unlink()
+    subprocess.run(make, check=True, capture_output=True)
+    assert (tmp_path / "host-3" / "tls.key").read_bytes() == key
+    made = x509.load_pem_x509_certificate(certificate.read_bytes())
+    found = made.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     addresses = found.value.get_values_for_type(x509.IPAddress)
     assert [str(address) for address in addresses] == ["10.0.0.3", "::1"]
 

@@ -1,16 +1,22 @@
 """Flower's own protocol, its own strategy, and this house's figures."""
 
+import inspect
 import json
+from typing import cast
 
+import numpy as np
 import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import (
     GaussianPrivacyEvent,
+    Grid,
     NeighboringRelation,
     PrivacyAccountant,
     PrivacyConfig,
     RdpAccountant,
     SamplingMethod,
 )
+from flwr.serverapp.exception import PrivacyBudgetExhausted
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
 from fedsecure.accounting import GAUSSIAN, PrivacyEvent, Relation, guarantee
@@ -43,6 +49,17 @@ def test_every_member_of_flowers_protocol_is_there() -> None:
     asked = {name for name in vars(PrivacyAccountant) if name[0] != "_"}
     assert len(asked) == 9
     assert all(hasattr(ours, name) for name in asked)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n in vars(PrivacyAccountant) if n[0] != "_")
+)
+def test_a_member_takes_and_returns_what_the_running_flwr_says(name: str) -> None:
+    theirs, ours = getattr(PrivacyAccountant, name), getattr(FlowerAccountant, name)
+    if isinstance(theirs, property):
+        assert isinstance(ours, property)
+        theirs, ours = theirs.fget, ours.fget
+    assert inspect.signature(ours) == inspect.signature(theirs)
 
 
 def test_rdp_agrees_with_flowers_own_accountant() -> None:
@@ -172,3 +189,23 @@ def test_flowers_strategy_takes_it() -> None:
     )
     ours.compose(EVENT)
     assert strategy.privacy_spent() == ours.get_privacy_spent()
+
+
+class TenLetters(FedAvg):
+    """A strategy that asks ten clients, of whom nothing but their number counts."""
+
+    def configure_train(self, *_: object) -> list[Message]:
+        return [cast("Message", object())] * 10
+
+
+def test_flowers_strategy_stops_before_a_release_that_this_accountant_refuses() -> None:
+    ours = accountant(limit=3.0)
+    strategy = DifferentialPrivacyServerSideFixedClipping(
+        TenLetters(), 2.0, 1.0, 10, accountant=ours
+    )
+    arguments = ArrayRecord([np.zeros(1)]), ConfigRecord(), cast("Grid", None)
+    assert len(list(strategy.configure_train(1, *arguments))) == 10
+    while not ours.would_exceed(EVENT):
+        ours.compose(EVENT)
+    with pytest.raises(PrivacyBudgetExhausted, match="would exceed max_epsilon"):
+        strategy.configure_train(2, *arguments)

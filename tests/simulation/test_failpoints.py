@@ -1,7 +1,7 @@
 """Every durability point, on both sides, by kill, stop and input/output error.
 
 A point is one durable change: of disk, store, journal or head (`tests/fakes/fuses.py`).
-Deaths after each are in `test_crashes`, leaders that stand still before each in
+Deaths after each are in `test_crashes`, leaders that stand still before every second in
 `test_two_leaders`; here the change fails with EIO, as a bad disk or a lost server makes
 it, before it is made or after. Pairs are a death at one point and, while the successor
 takes over, another at any other: a sample in `make test`, all of them in `make chaos`.
@@ -21,6 +21,8 @@ from tests.simulation.test_crashes import (
     SERVER_STEPS,
     SITE_STEPS,
 )
+
+STILL = 6.0  # seconds; two leases of three
 
 
 class Failing(Fuse):
@@ -108,6 +110,30 @@ def test_site_whose_change_fails_goes_on_from_what_is_durable(
     assert fuse.failed
     assert model_of(federation) == undisturbed
     assert 0 <= sum(site.trainer.trained.values()) - 2 <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        pytest.param(*point, marks=[pytest.mark.chaos] * bool(number % 4))
+        for number, point in enumerate(SITES)
+    ],
+)
+def test_site_that_stands_still_for_two_leases_answers_late(
+    name: str, step: int, undisturbed: bytes
+) -> None:
+    federation, stood = Federation(), list[float]()
+
+    def stand_still() -> None:
+        stood.append(federation.clock.now())
+        federation.clock.sleep(STILL)
+
+    site = federation.sites[name]
+    site.fuse = Fuse(name, pause=(step, stand_still))
+    federation.lead()
+    assert len(stood) == 1
+    assert model_of(federation) == undisturbed
+    assert site.trainer.trained == {1: 1, 2: 1}
 
 
 @pytest.mark.chaos

@@ -26,6 +26,7 @@ from fedsecure.daemons.shutdown import on_stop, run_main
 from fedsecure.daemons.supervisor import (
     Backoff,
     Child,
+    Follower,
     named,
     require_running,
     wait_for_end,
@@ -179,26 +180,24 @@ class AggregatorDaemon:
         self, child: Child, control: Control, run: int, stop: threading.Event
     ) -> bool:
         """Return True once the run is complete; ProcessFailed if anything died."""
-        seen, gone_since, asked = list[int](), 0.0, 0.0
+        app = Follower(lambda: named(child.pid, "flwr-serverapp"))
+        gone_since, asked = 0.0, 0.0
         while not stop.is_set():
             require_running(child, self._log)
             now = self._clock.now()
-            alive = named(child.pid, "flwr-serverapp")
-            seen = alive or seen
-            # One that is nobody's child any more may live on: proved dead, or not yet.
-            if seen and not gone_since and all(wait_for_end([p], 0.0) for p in seen):
+            if app.look():
                 self._vacate()
-            gone_since = 0.0 if alive or not seen else gone_since or now
+            gone_since = (gone_since or now) if app.gone else 0.0
             if gone_since or now - asked > _ASK:
                 asked = now
                 if self._status(control, run) == "finished:completed":
                     return True
-            if alive and self._pulse.hangs():
+            if not app.gone and self._pulse.hangs():
                 raise ProcessFailed("the ServerApp hangs: it shows no pulse")
             # A ServerApp that ended well is gone a moment before its run says so.
             if gone_since and now - gone_since > _LINGER:
                 raise ProcessFailed("the ServerApp died")
-            wait_for_end([child.pid, *alive], _LOOK)
+            wait_for_end([child.pid, *app.left], _LOOK)
         return True
 
     def _status(self, control: Control, run: int) -> str:

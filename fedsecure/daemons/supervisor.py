@@ -139,6 +139,39 @@ def named(pid: int, word: str) -> list[int]:
     return out
 
 
+class Follower:
+    """A process that others start, found by its name, until it is proved to have ended.
+
+    A process loses its name some time before it has ended, and one whose parent died is
+    found no more and may live on: neither is proof.
+
+    Parameters
+    ----------
+    find : callable
+        Returns the ids of the processes that have the name now.
+    """
+
+    def __init__(self, find: Callable[[], list[int]]) -> None:
+        self._find = find
+        self._named: list[int] = []
+        self._seen = False
+        self.left: list[int] = []
+        """Processes found, now or before, that have not ended."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was there, and is not found any more."""
+        return self._seen and not self._named
+
+    def look(self) -> bool:
+        """Look again; return True once, when the last one found has ended."""
+        self._named = self._find()
+        self._seen = self._seen or bool(self._named)
+        before = self.left
+        self.left = self._named or [p for p in before if not wait_for_end([p], 0.0)]
+        return bool(before) and not self.left
+
+
 class Backoff:
     """How long to wait before a child is started again: doubling, bounded.
 

@@ -20,6 +20,8 @@ from fedsecure.daemons.supervisor import descendants, named
 from fedsecure.disk import SystemDisk
 from fedsecure.experiment import make_plan
 from fedsecure.provision.kits import provision
+from tests.fakes import takeover
+from tests.fakes.servers import Etcd, etcd, no_etcd
 
 pytestmark = pytest.mark.integration
 
@@ -152,6 +154,37 @@ def test_a_serverapp_that_hangs_is_ended_and_begun_again(
     assert wait_until(begun_again, 90.0)
     assert not alive(hung)
     assert "the ServerApp hangs" in (state / "daemon.jsonl").read_text()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Etcd]:
+    if no_etcd():
+        pytest.skip(no_etcd())
+    with etcd(1) as made:
+        yield made
+
+
+@pytest.mark.chaos
+def test_lease_of_a_killed_serverapp_is_free_before_it_ends(
+    cluster: Etcd, kits: Path
+) -> None:
+    path = kits / "agg-1" / "aggregator.json"
+    values = json.loads(path.read_text())
+    settings = {"endpoints": cluster.endpoints, "prefix": "/daemon/"}
+    values |= {"ttl": 60.0, "engine": {"name": "etcd", **settings}}
+    path.write_text(json.dumps(values))
+    board = takeover.engine("etcd", {**settings, "trial": False}).leases
+    command = [*PROGRAM, "aggregator", "--kit", str(kits / "agg-1")]
+    with subprocess.Popen(command) as daemon:
+        try:
+            assert wait_until(lambda: board.read() is not None)
+            (app,) = named(daemon.pid, "flwr-serverapp")
+            os.kill(app, signal.SIGKILL)
+            assert wait_until(lambda: board.read() is None, 10.0)
+        finally:
+            daemon.kill()
+    said = (kits / "agg-1" / "state" / "daemon.jsonl").read_text()
+    assert '"event":"vacated"' in said
 
 
 def test_a_taken_port_is_refused(kits: Path) -> None:

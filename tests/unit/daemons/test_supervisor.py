@@ -13,6 +13,7 @@ import pytest
 from fedsecure.daemons.supervisor import (
     Backoff,
     Child,
+    Follower,
     descendants,
     named,
     require_running,
@@ -348,3 +349,22 @@ def test_process_that_is_gone_has_ended(children: list[Child], tmp_path: Path) -
     pid = child.pid
     child.kill()
     assert wait_for_end([pid], 10.0)
+
+
+def test_process_that_lost_its_name_is_dead_once_it_has_ended(
+    children: list[Child], tmp_path: Path
+) -> None:
+    child = start(children, tmp_path, SLEEP)
+    found = [[child.pid], [], []]
+    follower = Follower(lambda: found.pop(0) if found else [])
+    assert [follower.look(), follower.gone] == [False, False]
+    assert [follower.look(), follower.gone] == [False, True]  # nameless, and alive
+    assert follower.left == [child.pid]
+    child.kill()
+    assert [follower.look(), follower.gone] == [True, True]
+    assert [follower.look(), follower.gone] == [False, True]  # said once
+
+
+def test_process_that_was_never_found_is_not_gone() -> None:
+    follower = Follower(list)
+    assert [follower.look(), follower.gone] == [False, False]

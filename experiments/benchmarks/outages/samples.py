@@ -22,8 +22,9 @@ for _engine in ("etcd", "postgresql"):
 for _engine in ("embedded", "etcd", "postgresql"):
     GOALS[f"{_engine}: hand-over: next durable step"] = (0.5, 1.0)
     GOALS[f"{_engine}, Flower: hand-over: round taken up"] = (0.5, 1.0)
-BEYOND = "next completed round, beyond detection and an ordinary round"
+BEYOND = "next round, beyond detection and an ordinary round"
 BEYOND_GOAL = (1.0, 5.0)
+_LEAST = 0.001  # drawn for less: the axis is logarithmic
 
 Samples = dict[str, list[float]]
 
@@ -87,17 +88,18 @@ def plot(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    figure, axes = plt.subplots(figsize=(10, 0.32 * len(found) + 1.5))
-    for place, row in enumerate(found.values()):
-        axes.plot(row["seconds"], [place] * row["n"], "|", color="C0", markersize=10)
-        axes.plot([row["p50"]], [place], "o", color="C0", markersize=4)
-        if row["goal"]:
-            axes.plot(row["goal"][:1], [place], "kv", markersize=5)
-            axes.plot(row["goal"][1:], [place], "k>", markersize=5)
-    axes.set_yticks(range(len(found)), [f"{n} ({r['n']})" for n, r in found.items()])
+    drawn = {name: row for name, row in found.items() if row["goal"]}
+    figure, axes = plt.subplots(figsize=(11, 0.3 * len(drawn) + 1.2))
+    for place, row in enumerate(drawn.values()):
+        seconds = [max(s, _LEAST) for s in row["seconds"]]
+        axes.plot(seconds, [place] * row["n"], "|", color="C0", markersize=10)
+        axes.plot([max(row["p50"], _LEAST)], [place], "o", color="C0", markersize=4)
+        axes.plot(row["goal"][:1], [place], "kv", markersize=5)
+        axes.plot(row["goal"][1:], [place], "k>", markersize=5)
+    axes.set_yticks(range(len(drawn)), [f"{n} ({r['n']})" for n, r in drawn.items()])
     axes.invert_yaxis()
-    axes.set_xscale("symlog", linthresh=0.01)
-    axes.set_xlabel("seconds; triangles: targets of p50 and p99; dot: the median")
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds; dot: p50; triangles: targets of p50 and p99")
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)

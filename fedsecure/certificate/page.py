@@ -10,6 +10,11 @@ Row: TypeAlias = Mapping[str, Any]
 """A certificate's body, or a section of it."""
 _EPSILON_HEADS = ("holds against", "epsilon", "accountant", "nominal PLD")
 
+_OF_THE_WEAKEST = (
+    "Its runs protected different units: the epsilon is that of the weakest (a row "
+    "before a person before a site), for whom the others' noise counts half, unsampled."
+)
+
 
 def certificate_page(body: Row, signature: str) -> str:
     """Return the page.
@@ -120,6 +125,8 @@ def _charged(body: Row) -> str:
         "taken together, at this run's delta; every charge counts, whether its bytes "
         "left the site or not.</p>"
     )
+    mixed = any(len(row["units"]) > 1 for row in body["spending"])
+    note += f"\n<p>{_OF_THE_WEAKEST}</p>" if mixed else ""
     return f"{events}\n{note}\n{_over_all_time(body['spending'])}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fedsecure.accounting import COUNTS, PrivacyEvent, grouped
 from fedsecure.certificate.traces import Traces
 from fedsecure.ledger import Record
-from fedsecure.privacy.charged import charged
+from fedsecure.privacy.charged import charged, unit_of
 from fedsecure.privacy.counts import counts_of
 from fedsecure.privacy.mechanism import DiscreteGaussian
 from fedsecure.privacy.plan import PrivacyPlan, event_document
@@ -92,7 +92,7 @@ def spending(
         "dataset": dataset,
         "runs": len({record.run for record in reserved}),
         "reservations": len(reserved),
-        "units": [*sorted({_unit(record) for record in reserved})],
+        "units": [*sorted({unit_of(record) for record in reserved})],
         "events": event_documents(events),
         "epsilons": all_time(plan, events),
     }
@@ -104,8 +104,3 @@ def _reservations(records: Sequence[Record], dataset: str) -> list[Record]:
         for record in records
         if record.action == "budget.reserve" and record.object == dataset
     ]
-
-
-def _unit(record: Record) -> str:
-    event = record.detail.get("event")
-    return str(event.get("unit", "example")) if isinstance(event, dict) else "example"

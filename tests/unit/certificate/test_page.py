@@ -87,6 +87,15 @@ def test_an_audit_is_shown_with_its_power(bodies: dict[str, dict[str, Any]]) -> 
     assert "no proof" in page
 
 
+def test_an_account_of_several_units_says_whose_epsilon_it_is(
+    bodies: dict[str, dict[str, Any]],
+) -> None:
+    body = deepcopy(bodies["shared"])
+    assert "protected different units" not in certificate_page(body, "00")
+    body["spending"][0]["units"] = ["example", "user"]
+    assert "protected different units" in certificate_page(body, "00")
+
+
 def test_no_audit_says_how_to_make_one(bodies: dict[str, dict[str, Any]]) -> None:
     assert "--audit DIR/audit.json" in certificate_page(bodies["shared"], "00")
 

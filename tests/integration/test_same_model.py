@@ -17,6 +17,12 @@ from fedsecure.composition import composed
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(280)]
 
 ROUNDS = 2
+SMALL = (
+    "data=breast_cancer",
+    "model=logistic",
+    "federation.sites=2",
+    "encryption=insecure_plain",
+)
 
 
 def last_models(folder: Path, pattern: str) -> dict[str, bytes]:
@@ -28,8 +34,10 @@ def last_models(folder: Path, pattern: str) -> dict[str, bytes]:
     }
 
 
-def models_of(backend: str, folder: Path, *more: str) -> dict[str, bytes]:
-    """Return every site's last model, and check that a fault asked for was struck."""
+def models_of(
+    backend: str, folder: Path, *more: str, leaders: int = 1
+) -> dict[str, bytes]:
+    """Return every site's last model of a run that had so many leaders."""
     config = composed(
         [
             f"backend={backend}",
@@ -46,29 +54,26 @@ def models_of(backend: str, folder: Path, *more: str) -> dict[str, bytes]:
     run.mkdir()
     plug = registry.load("backends", backend).create({})
     events = plug.run(Job(config, plan, kits, run, lambda _: None)).events
-    assert len({e["term"] for e in events if e["event"] == "leader"}) == 1 + len(more)
+    assert len({e["term"] for e in events if e["event"] == "leader"}) == leaders
     where = kits if backend == "deployment" else run / "sites"
     return last_models(where, "*/state" if backend == "deployment" else "*")
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Return the models of a run to which nothing happened, in one process."""
-    found = models_of("inprocess", tmp_path_factory.mktemp("one"))
-    assert len(found) == 3
-    first = next(iter(found.values()))
-    assert np.count_nonzero(np.frombuffer(first, dtype="<f8")) > 0
-    return found
-
-
 def test_inprocess_and_deployment_give_the_same_bits(
-    one: dict[str, bytes], tmp_path: Path
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    assert models_of("deployment", tmp_path) == one
+    one = models_of("inprocess", tmp_path_factory.mktemp("a"))
+    assert len(one) == 3
+    assert models_of("deployment", tmp_path_factory.mktemp("b")) == one
+    first = next(iter(one.values()))
+    assert np.count_nonzero(np.frombuffer(first, dtype="<f8")) > 0
 
 
 def test_a_leader_lost_in_mid_round_changes_no_bit(
-    one: dict[str, bytes], tmp_path: Path
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    lost = "backend.kill_leader_in_round=2"
-    assert models_of("deployment", tmp_path, lost) == one
+    one = models_of("inprocess", tmp_path_factory.mktemp("a"), *SMALL)
+    assert len(one) == 2
+    lost = (*SMALL, f"backend.kill_leader_in_round={ROUNDS}")
+    folder = tmp_path_factory.mktemp("b")
+    assert models_of("deployment", folder, *lost, leaders=2) == one

@@ -1,8 +1,16 @@
-"""Settings all tests share: one thread for torch, the same examples in every CI run."""
+"""Settings all tests share: one thread for torch, the same examples in every CI run.
+
+And what is dear to start: one federation of real processes a session.
+"""
 
 import os
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.fakes.deployed import Ran
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; workers too
 
@@ -18,3 +26,11 @@ settings.register_profile(
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
 )
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> "Ran":
+    """Return a run of real Flower processes whose leader was killed."""
+    from tests.fakes import deployed as made  # it imports the whole house
+
+    return made.deployed(tmp_path_factory.mktemp("failover"))

@@ -17,7 +17,7 @@ from fedsecure.summary import digest
 from fedsecure.trainer import JSON
 
 MARKS = {"deployment": [pytest.mark.integration], "ray": [pytest.mark.ray]}
-ROUNDS, SITES = 2, 2
+ROUNDS, SITES = 3, 2
 PARAMETERS = [
     pytest.param(name, marks=[*MARKS.get(name, []), pytest.mark.timeout(290)], id=name)
     for name in registry.names("backends")
@@ -67,6 +67,11 @@ def configured(name: str, root: Path, *overrides: str) -> RunConfig:
 def ran(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Ran:
+    if (
+        request.param == "deployment"
+    ):  # dear: the run of tests/integration/test_failover
+        made = request.getfixturevalue("deployed")
+        return Ran(made.outcome, made.folder, made.plan, made.shown)
     return run(str(request.param), tmp_path_factory.mktemp(str(request.param)))
 
 
@@ -75,7 +80,7 @@ def events(ran: Ran, kind: str) -> list[Mapping[str, JSON]]:
 
 
 def test_all_rounds_are_released_in_order(ran: Ran) -> None:
-    assert [event["round"] for event in events(ran, "released")] == [1, 2]
+    assert [event["round"] for event in events(ran, "released")] == [1, 2, 3]
 
 
 def test_all_sites_take_part(ran: Ran) -> None:
@@ -110,7 +115,7 @@ def test_ledgers_of_sites_and_aggregators_verify(ran: Ran) -> None:
 def test_epsilon_rises_with_each_round(ran: Ran) -> None:
     for history in ran.outcome.epsilons.values():
         assert len(history) == ROUNDS
-        assert 0 < history[0] < history[1] <= 8.0
+        assert 0 < history[0] < history[1] < history[2] <= 8.0
 
 
 def test_summary_counts_nothing_lost(ran: Ran) -> None:

@@ -240,6 +240,18 @@ def test_a_bucket_of_another_federation_is_named(
 
 
 @pytest.mark.parametrize("aggregator", ["embedded"], indirect=True)
+def test_a_token_that_cannot_be_used_stops_the_daemon_before_it_starts_anything(
+    aggregator: Aggregator,
+) -> None:
+    pytest.importorskip("pkcs11", reason="the extra hsm is not installed")
+    place = {"module": "/nope.so", "token": "t", "label": "l", "pin_file": "/nope"}
+    aggregator.write(kek={"name": "pkcs11", **place})
+    error = aggregator.refused()
+    assert isinstance(error, ConfigurationError)
+    assert "kek module /nope.so cannot be loaded" in str(error)
+
+
+@pytest.mark.parametrize("aggregator", ["embedded"], indirect=True)
 def test_a_newer_aggregators_configuration_is_refused_by_an_older_one(
     aggregator: Aggregator,
 ) -> None:

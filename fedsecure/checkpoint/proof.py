@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 from fedsecure.checkpoint.manifest import Manifest
 from fedsecure.envelope import Kind, read_head, verify_head
@@ -11,15 +13,34 @@ from fedsecure.release import Release, read_release_head, root
 
 
 class BodyHash:
-    """SHA-256 over a message's body, fed with the whole message chunk by chunk."""
+    """SHA-256 over a message's body, fed with the whole message chunk by chunk.
+
+    A context: hashed in a thread of its own, while the next chunk is made; all of it
+    was at the end of the context.
+    """
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self._begun, self._size = False, 0
+        self._side = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._side.shutdown()
+        if kind is None and self._last is not None:
+            self._last.result()
 
     def update(self, chunk: memoryview) -> None:
-        """Take the next chunk; the first one holds the message's head."""
-        if not self._begun:
+        """Take the next chunk; the one before may change from now on."""
+        before, self._last = self._last, self._side.submit(self._take, chunk)
+        if before is not None:
+            before.result()
+
+    def _take(self, chunk: memoryview) -> None:
+        if not self._begun:  # the first one holds the message's head
             chunk = chunk[read_head(chunk)[1] :]
             self._begun = True
         self._hash.update(chunk)

@@ -83,6 +83,8 @@ def unseal(
     secret: Callable[[seal.Head], bytes],
     context: bytes,
     opened: Callable[[memoryview], object] = lambda _: None,
+    *,
+    keep: bool = True,
 ) -> tuple[memoryview, str]:
     """Return the plain stream, and the name of what was read.
 
@@ -93,7 +95,11 @@ def unseal(
     secret : callable
         An object's head -> its data key; see `seal.data_key`.
     opened : callable
-        Told of each plain chunk in turn, where it lies for good.
+        Told of each plain chunk in turn; without `keep`, one is good until this was
+        told of the next and returned.
+    keep : bool
+        Whether the plain stream is returned; else its first chunk is, and the memory
+        of three chunks is taken instead of that of the whole.
 
     Raises
     ------
@@ -115,17 +121,20 @@ def unseal(
         )
     digest = blake3(head.named())
     cipher = seal.Chunks(secret(head), head.prefix, head.size, len(sizes), context)
-    plain, at = memoryview(bytearray(head.size)), 0
-    ring = memoryview(bytearray(largest))
+    plain = memoryview(bytearray(head.size if keep else 3 * largest))
+    ring, at = memoryview(bytearray(largest)), 0
     for index, (length, size) in enumerate(zip(head.lengths, sizes, strict=True)):
         _fill(file, ring[:length])
         digest.update(ring[:length])
+        if not keep:  # the first stays, the others take turns
+            at = (1 + index % 2) * largest if index else 0
         cipher.open(index, ring[:length], plain[at : at + size])
         opened(plain[at : at + size].toreadonly())
         at += size
     if file.readinto(memoryview(bytearray(1))):
         raise VerificationError("sealed object: sizes do not add up")
-    return plain.toreadonly(), f"obj/{digest.hexdigest()}"
+    whole = plain if keep else plain[: sizes[0]]
+    return whole.toreadonly(), f"obj/{digest.hexdigest()}"
 
 
 def _read_head(file: Readable) -> seal.Head:

@@ -9,7 +9,6 @@ import io
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fedsecure.checkpoint import seal, stream
@@ -309,12 +308,15 @@ class Vault:
         limit: int,
         rack: Rack,
         name: str,
-        opened: Callable[[memoryview], object] = lambda _: None,
+        opened: Callable[[memoryview], object] | None = None,
     ) -> tuple[memoryview, str]:
+        def secret(head: seal.Head) -> bytes:
+            return rack.secret(head, context)
+
         context = name.encode()
-        return stream.unseal(
-            file, limit, lambda head: rack.secret(head, context), context, opened
-        )
+        if opened is None:
+            return stream.unseal(file, limit, secret, context)
+        return stream.unseal(file, limit, secret, context, opened, keep=False)
 
     def _release_file(self, manifest: Manifest, read: Callable[[Readable], T]) -> T:
         return self._replicas.open(manifest.object, self._room(manifest), read)
@@ -323,9 +325,12 @@ class Vault:
         self,
         file: Readable,
         manifest: Manifest,
-        opened: Callable[[memoryview], object] = lambda _: None,
+        opened: Callable[[memoryview], object] | None = None,
     ) -> memoryview:
-        """Return what a manifest's object seals, if it has the name it was given."""
+        """Return what a manifest's object seals, if it has the name it was given.
+
+        With `opened`, its first chunk, after that was told of all of them.
+        """
         room = self._room(manifest)
         data, name = self._unnamed(file, room, self._rack, manifest.release, opened)
         if name != manifest.object or len(data) >= manifest.size:
@@ -333,10 +338,12 @@ class Vault:
         return data
 
     def _verified(self, file: Readable, manifest: Manifest) -> Release:
-        """Return the release, every digest compared; hashed while it is opened."""
-        body = BodyHash()
-        with ThreadPoolExecutor(1) as side:
-            data = self._named(file, manifest, lambda v: side.submit(body.update, v))
+        """Return the release, every digest compared; hashed while it is opened.
+
+        In the memory of a few chunks, however large it is.
+        """
+        with BodyHash() as body:
+            data = self._named(file, manifest, body.update)
         return prove(data, body, self._keys, manifest)
 
     def _sequences(self, run: str) -> list[int]:

@@ -78,6 +78,23 @@ def test_each_plain_chunk_is_told_of_in_order() -> None:
     assert told == [b"onet", b"woth", b"ree"]
 
 
+def test_a_stream_that_is_not_kept_is_told_of_whole() -> None:
+    told: list[bytes] = []
+    held: list[memoryview] = []
+
+    def opened(chunk: memoryview) -> None:
+        held.append(chunk)
+        told.append(bytes(chunk))
+        assert [bytes(view) for view in held[-2:]] == told[-2:]
+
+    stored, name = _stored([bytes(range(30))])
+    first, found = unseal(
+        io.BytesIO(stored), 1000, _secret, CONTEXT, opened, keep=False
+    )
+    assert b"".join(told) == bytes(range(30))
+    assert (bytes(first), found) == (bytes(range(4)), name)
+
+
 @pytest.mark.parametrize("size", [3, 5])
 def test_a_stream_of_another_size_than_announced_is_refused(size: int) -> None:
     with pytest.raises(VerificationError, match="announced"):

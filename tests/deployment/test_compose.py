@@ -78,7 +78,7 @@ def test_an_image_has_a_pinned_base_a_user_and_a_check_of_its_health(
 def test_an_aggregators_image_holds_no_library_that_could_open_an_update() -> None:
     text = (ROOT / "server" / "Dockerfile").read_text()
     (extras,) = [line for line in text.splitlines() if "'.[" in line]
-    assert "'.[postgresql,etcd,s3]'" in extras
+    assert "'.[postgresql,etcd,s3,hsm]'" in extras
 
 
 @pytest.mark.parametrize("folder", ["server", "clients"])

@@ -10,6 +10,8 @@ from typing import TypeVar, cast
 
 from fedsecure.checkpoint.fanout import Fanout
 from fedsecure.checkpoint.probe import claim, try_out
+from fedsecure.checkpoint.silence import Silence
+from fedsecure.clock import Clock, SystemClock
 from fedsecure.disk import Readable
 from fedsecure.errors import (
     AlreadyExists,
@@ -37,6 +39,8 @@ class Replicas:
         Name for messages, and store.
     quorum : int
         W: how many must hold an object before it counts.
+    clock : Clock, optional
+        How long a store that kept us waiting is left alone; see `silence`.
 
     Raises
     ------
@@ -44,13 +48,19 @@ class Replicas:
         W is not in 1 to N.
     """
 
-    def __init__(self, stores: Sequence[tuple[str, Store]], quorum: int) -> None:
+    def __init__(
+        self,
+        stores: Sequence[tuple[str, Store]],
+        quorum: int,
+        clock: Clock | None = None,
+    ) -> None:
         if not 1 <= quorum <= len(stores):
             raise ConfigurationError(
                 f"store.quorum={quorum}, must be 1 to the {len(stores)} replicas"
             )
         self._stores = tuple(stores)
         self._quorum = quorum
+        self._silence = Silence(clock or SystemClock())
 
     def probe(self, federation: str | None = None) -> None:
         """Try each store out; with `federation`, see that it is ours or claim it.
@@ -100,7 +110,7 @@ class Replicas:
         def one(store: Store) -> None:
             _put_or_same(store, key, value, same)
 
-        self._counted(key, [_attempt(name, store, one) for name, store in self._stores])
+        self._counted(key, self._in_turn(self._stores, one, self._quorum))
 
     def put_stream(
         self,
@@ -148,11 +158,37 @@ class Replicas:
             failures = [each.result() for each in streams]
         if rest is not None:
             value = rest.result()
-            failures += [
-                _attempt(name, store, lambda s: _put_or_same(s, key(), value, same))
-                for name, store in others
-            ]
+            need = self._quorum - failures.count("")
+
+            def one(store: Store) -> None:
+                _put_or_same(store, key(), value, same)
+
+            failures += self._in_turn(others, one, need)
         self._counted(key(), failures)
+
+    def _in_turn(
+        self,
+        stores: Sequence[tuple[str, Store]],
+        step: Callable[[Store], None],
+        need: int,
+    ) -> list[str]:
+        """Return why each store did not do it, "" where it did.
+
+        Stores that were silent a moment ago come last, and are left alone once `need`
+        others have done it.
+        """
+        answers: list[str] = []
+        for name, store in self._order(stores):
+            if self._silence.rests(name) and answers.count("") >= need:
+                answers.append(f"{name}: was silent, and is left alone for a while")
+                continue
+            begun = self._silence.now()
+            answers.append(_attempt(name, store, step))
+            self._silence.learn(name, begun, failed=bool(answers[-1]))
+        return answers
+
+    def _order(self, stores: Sequence[tuple[str, Store]]) -> list[tuple[str, Store]]:
+        return sorted(stores, key=lambda each: self._silence.rests(each[0]))
 
     def _counted(self, key: str, answers: Sequence[str]) -> None:
         """Return if W stores answered with no failure."""
@@ -228,7 +264,8 @@ class Replicas:
 
     def _first(self, key: str, read: Callable[[Store], T]) -> T:
         bad, silent = [], []
-        for name, store in self._stores:
+        for name, store in self._order(self._stores):
+            begun = self._silence.now()
             try:
                 return read(store)
             except NotFound:
@@ -237,6 +274,7 @@ class Replicas:
                 log.error("store %s: %s: %s", name, key, changed)  # noqa: TRY400
                 bad.append(f"{name}: {changed}")
             except StorageError as failed:
+                self._silence.learn(name, begun, failed=True)
                 silent.append(f"{name}: {failed}")
         if silent:
             raise StorageError(f"{key}: no good copy: {'; '.join(silent + bad)}")
@@ -264,12 +302,10 @@ class Replicas:
         return tuple(sorted(found))
 
     def delete(self, key: str) -> None:
-        """Delete from every store that can be reached; the others keep it, logged."""
-        for name, store in self._stores:
-            try:
-                store.delete(key)
-            except StorageError as failed:
-                log.warning("store %s: %s", name, failed)
+        """Delete from every store that answers; the others keep it, logged."""
+        answers = self._in_turn(self._stores, lambda store: store.delete(key), 0)
+        for answer in filter(None, answers):
+            log.warning("store %s", answer)
 
 
 def shared_devices(paths: Sequence[Path]) -> list[tuple[Path, Path]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedsecure.checkpoint.replicate import Replicas, shared_devices
+from fedsecure.checkpoint.silence import REST, SLOW
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import (
     AlreadyExists,
@@ -20,6 +21,7 @@ from fedsecure.errors import (
 from fedsecure.outgoing import Bytes
 from fedsecure.stores import Store
 from fedsecure.stores.local import LocalStore
+from tests.fakes.clock import FakeClock
 from tests.fakes.disk import PowerLost
 from tests.fakes.store import FlakyStore, Power
 
@@ -430,3 +432,84 @@ def test_folders_of_two_disks_are_apart(tmp_path: Path) -> None:
     if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("this machine has no second file system at /dev/shm")
     assert shared_devices([tmp_path, shm]) == []
+
+
+# --- a store that keeps everybody waiting -----------------------------------------
+
+
+class _Waiting(FlakyStore):
+    """A store whose host is gone: each request waits, then fails."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock, self.asked, self.gone = clock, 0, True
+
+    def put(self, key: str, value: bytes) -> None:
+        self._wait()
+        super().put(key, value)
+
+    def get(self, key: str, max_bytes: int) -> bytes:
+        self._wait()
+        return super().get(key, max_bytes)
+
+    def delete(self, key: str) -> None:
+        self._wait()
+        super().delete(key)
+
+    def _wait(self) -> None:
+        self.asked += 1
+        if self.gone:
+            self.clock.jump(SLOW)
+            raise StorageError("no answer")
+
+
+@pytest.fixture
+def lost() -> tuple[Replicas, _Waiting, FakeClock]:
+    clock = FakeClock()
+    store = _Waiting(clock)
+    others = [("store-2", FlakyStore()), ("store-3", FlakyStore())]
+    replicas = Replicas([("store-1", store), *others], W, clock)
+    replicas.put("first", b"1")
+    return replicas, store, clock
+
+
+def test_a_silent_store_is_waited_for_once(
+    lost: tuple[Replicas, _Waiting, FakeClock],
+) -> None:
+    replicas, store, _ = lost
+    replicas.put("second", b"2")
+    replicas.delete("first")
+    assert replicas.get("second", 10, _as_it_is) == b"2"
+    assert store.asked == 1
+
+
+def test_a_silent_store_is_asked_again_after_its_rest(
+    lost: tuple[Replicas, _Waiting, FakeClock],
+) -> None:
+    replicas, store, clock = lost
+    store.gone = False
+    clock.jump(REST)
+    replicas.put("second", b"2")
+    assert store.objects["second"] == b"2"
+
+
+def test_a_silent_store_is_asked_at_once_where_the_others_do_not_suffice() -> None:
+    clock = FakeClock()
+    store = _Waiting(clock)
+    replicas = Replicas([("store-1", store), ("store-2", FlakyStore())], 2, clock)
+    with pytest.raises(NotEnoughReplicas, match="store-1: no answer"):
+        replicas.put("first", b"1")
+    store.gone = False
+    replicas.put("first", b"1")
+    assert store.asked == 2
+
+
+def test_a_store_that_fails_at_once_is_asked_each_time() -> None:
+    store = FlakyStore()
+    store.down = True
+    others = [("store-2", FlakyStore()), ("store-3", FlakyStore())]
+    replicas = Replicas([("store-1", store), *others], W, FakeClock())
+    replicas.put("first", b"1")
+    store.down = False
+    replicas.put("second", b"2")
+    assert set(store.objects) == {"second"}

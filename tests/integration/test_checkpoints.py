@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from fedsecure import registry
 from fedsecure.assembly.aggregator import read_config
 from fedsecure.assembly.checkpoints import open_desk
+from fedsecure.assembly.diary import export
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.cli import app
@@ -295,6 +296,17 @@ def test_a_backup_is_an_aggregator_on_another_machine(place: Place) -> None:
         2,
         3,
     ]
+
+
+def test_a_backup_holds_no_round_s_key(place: Place) -> None:
+    lease = place.engine.leases.acquire("agg-1", "", 60.0)
+    assert lease is not None
+    key = JournalEntry(RUN, ROUNDS + 1, Step.KEY, "", "k", b'{"wraps":{}}')
+    place.engine.journal.append(lease.term, [key])
+    (diary,) = export(kit(place.kits, "agg-1")).values()
+    rows = [json.loads(line)["step"] for line in diary.splitlines()]
+    assert "release" in rows
+    assert "key" not in rows
 
 
 def test_a_passphrase_others_can_read_is_refused(place: Place) -> None:

@@ -255,6 +255,8 @@ class AggregatorConfig(Section):
         What `fedsecure checkpoint gc` leaves.
     kek, kek_before : KekConfig
         As in `StoreConfig`.
+    code_before : list of str
+        Digests of the code whose rounds this version may go on from: an upgrade.
     """
 
     plan: dict[str, Any]
@@ -269,6 +271,9 @@ class AggregatorConfig(Section):
     keep: RetentionConfig = RetentionConfig()
     kek: KekConfig = KekConfig()
     kek_before: list[KekConfig] = Field(default_factory=list)
+    code_before: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
+        default_factory=list
+    )
 
     @property
     def folders(self) -> list[Path]:

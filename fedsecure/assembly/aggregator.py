@@ -5,7 +5,7 @@ secret stops it (KeyExposed, from `access.kit`).
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +86,8 @@ def build_strategy(
     clock = SystemClock()
     roster = kit.roster
     rack = open_rack(kit, config)
-    vault = _vault(kit, Replicas(around.stores, config.quorum), rack)
+    replicas = Replicas(around.stores, config.quorum)
+    vault = _vault(kit, replicas, rack, config.code_before)
     ledger = Ledger.open(
         around.state / "ledger.jsonl", kit.name, kit.signing, SystemDisk(), clock
     )
@@ -255,7 +256,7 @@ def refuse_sight() -> None:
         )
 
 
-def _vault(kit: Kit, replicas: Replicas, rack: Rack) -> Vault:
+def _vault(kit: Kit, replicas: Replicas, rack: Rack, before: Sequence[str]) -> Vault:
     aggregators = list(kit.roster.of(Role.AGGREGATOR))
     return Vault(
         replicas,
@@ -267,6 +268,7 @@ def _vault(kit: Kit, replicas: Replicas, rack: Rack) -> Vault:
         SystemClock(),
         rack=rack,
         app=own_digest(SystemDisk()),
+        app_before=before,
     )
 
 

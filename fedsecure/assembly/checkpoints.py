@@ -217,7 +217,7 @@ def rebuild_engine(desk: Desk) -> tuple[Rebuilt, int]:
     links = inventory.chains[run].links
     if links:
         ours = plan_digest(desk.config.plan).hex()
-        links[-1].require(ours, own_digest(SystemDisk()))
+        links[-1].require(ours, own_digest(SystemDisk()), desk.config.code_before)
     diary = kept(desk.kit.state, run, SystemDisk())
     made = rebuilt(inventory.chains[run], _begins(desk), _lines(desk.kit), diary)
     address = desk.kit.roster.member(desk.kit.name, Role.AGGREGATOR).address

@@ -14,7 +14,7 @@ over, its ledger) is on its shelf.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 
 from fedsecure.envelope import canonical
@@ -77,13 +77,15 @@ class Manifest:
     app: str = ""
     heads: str = "{}"
 
-    def require(self, plan: str, app: str) -> None:
+    def require(self, plan: str, app: str, before: Collection[str] = ()) -> None:
         """Return only if a run with this configuration and code may go on from here.
 
         Parameters
         ----------
         plan, app : str
             Ours; an `app` that either side does not say is not compared.
+        before : collection of str
+            Code that ours may follow: its operator says that it is an upgrade.
 
         Raises
         ------
@@ -96,11 +98,12 @@ class Manifest:
                 f"(plan) {self.plan[:12]}, ours is {plan[:12]}: give this aggregator "
                 "the aggregator.json the run began with, or start a new run"
             )
-        if app and self.app and app != self.app:
+        if app and self.app and self.app not in {app, *before}:
             raise ConfigurationError(
-                f"run {self.run}: round {self.round} was released by code "
-                f"{self.app[:12]}, ours is {app[:12]}: install the version of "
-                f"fedsecure that {self.writer} runs, or start a new run"
+                f"run {self.run}: round {self.round} was released by code {self.app}, "
+                f"ours is {app[:12]}: install the version of fedsecure that "
+                f"{self.writer} runs; or, if ours is an upgrade of it, name the first "
+                "digest in code_before of this aggregator.json"
             )
 
     def digest(self) -> bytes:

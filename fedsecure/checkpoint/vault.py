@@ -8,7 +8,7 @@ finds nothing to open.
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 from fedsecure.checkpoint import seal, stream
@@ -67,6 +67,7 @@ class Vault:
         max_bytes: int = 1 << 30,
         rack: Rack | None = None,
         app: str = "",
+        app_before: Collection[str] = (),
     ) -> None:
         self._replicas = replicas
         self._name = name
@@ -75,7 +76,7 @@ class Vault:
         self._keys = dict(keys)
         self._clock = clock
         self._max_bytes = max_bytes
-        self._app = app
+        self._app, self._app_before = app, app_before
         self._digests: dict[bytes, bytes] = {}
 
     def new_key(self, round_id: RoundId) -> tuple[RoundKey, bytes]:
@@ -243,7 +244,7 @@ class Vault:
 
     def require(self, head: Head, plan: bytes) -> None:
         """Return only if a run may go on from a head; see `Manifest.require`."""
-        self.manifest(head).require(plan.hex(), self._app)
+        self.manifest(head).require(plan.hex(), self._app, self._app_before)
 
     def read_release(self, head: Head) -> Bytes:
         """Return the release envelope a head's manifest seals: name and tags hold."""

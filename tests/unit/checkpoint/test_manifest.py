@@ -170,6 +170,15 @@ def test_a_run_whose_code_nobody_said_goes_on() -> None:
     replace(MANIFEST, app="").require("ff", "anything")
 
 
+def test_an_upgrade_goes_on_from_code_that_its_operator_names() -> None:
+    MANIFEST.require("ff", "new", before=["ab", "cd"])
+
+
+def test_an_upgrade_goes_on_from_no_other_code() -> None:
+    with pytest.raises(ConfigurationError, match="name the first digest in code_befor"):
+        MANIFEST.require("ff", "new", before=["ab"])
+
+
 def test_another_configuration_is_refused_by_name() -> None:
     with pytest.raises(
         ConfigurationError, match=r"configuration \(plan\) ff, ours is 00"

@@ -14,6 +14,8 @@ from fedsecure.ledger import Record
 from fedsecure.metadata import JournalEntry, Step
 from fedsecure.server_round import read_detail
 
+COUNTS = "discrete_gaussian_counts"
+"""The kind of a reservation for counts, in a ledger's words: accounting is the sites'."""
 Participants = Mapping[str, str]
 """Sites of a closed set, and the digest of each one's update, hexadecimal."""
 
@@ -157,13 +159,21 @@ def _paid(history: History) -> Iterator[str]:
         return
     took = {(e.site, e.round) for e in history.entries if e.step == Step.UPDATE}
     for site in history.ledgers:
-        paid = Counter(r.round for r in history.records(site, "budget.reserve"))
-        free = history.crashes.get(site, 0)
+        # By kind too: a round may be paid for twice, for training and for its counts.
+        reserved = history.records(site, "budget.reserve")
+        paid = Counter((r.round, _kind(r)) for r in reserved)
+        known = {number for number, kind in paid if kind != COUNTS}
         for number in range(1, history.rounds + 1):
-            if (site, number) in took and not paid[number]:
+            if (site, number) in took and number not in known:
                 yield f"{site} sent round {number} unpaid"
-            if paid[number] > 1 + free:
-                yield f"{site} paid {paid[number]} times for round {number}"
+        for (number, kind), times in paid.items():
+            if times > 1 + history.crashes.get(site, 0):
+                yield f"{site} paid {times} times for round {number} ({kind})"
+
+
+def _kind(reserved: Record) -> str:
+    event = reserved.detail.get("event")
+    return str(event.get("kind")) if isinstance(event, dict) else ""
 
 
 def _one_release(history: History) -> Iterator[str]:

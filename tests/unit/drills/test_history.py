@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from fedsecure.drills.history import CHECKS, Commit, History, broken, sentences
+from fedsecure.accounting import PrivacyEvent
+from fedsecure.drills.history import CHECKS, COUNTS, Commit, History, broken, sentences
 from fedsecure.envelope import canonical
 from fedsecure.ledger import Record
 from fedsecure.metadata import JournalEntry, Step
@@ -31,6 +32,10 @@ def steps(number: int) -> list[JournalEntry]:
 
 def record(action: str, number: int, **detail: JSON) -> Record:
     return Record(1, "", "", 1, action, "", "ok", "", RUN, number, detail, "", "")
+
+
+def counts(number: int) -> Record:
+    return record("budget.reserve", number, event={"kind": COUNTS})
 
 
 def commit(number: int, term: int = 1) -> Commit:
@@ -86,6 +91,8 @@ BROKEN = [
     ("I5", without(sound(), Step.UPDATE)),
     ("I6", told(sound(), drop="budget.reserve")),
     ("I6", told(sound(), record("budget.reserve", 2))),
+    ("I6", told(sound(), counts(2), drop="budget.reserve")),
+    ("I6", told(sound(), counts(2), counts(2))),
     ("I7", told(sound(), record("aggregate.opened", 2, release="r2"))),
     ("I7", told(sound(), record("aggregate.second", 2))),
     ("I7", changed(sound(), release="another")),
@@ -105,6 +112,14 @@ def test_what_breaks_an_invariant_is_missed_by_it(name: str, history: History) -
 
 def test_every_invariant_is_broken_by_some_example() -> None:
     assert {name for name, _ in BROKEN} == set(CHECKS)
+
+
+def test_counts_have_the_name_that_a_ledger_gives_them() -> None:
+    assert PrivacyEvent.of_counts(4.0, 1).kind == COUNTS
+
+
+def test_counts_of_a_round_are_paid_for_beside_its_training() -> None:
+    assert sentences(told(sound(), counts(1), counts(2))) == []
 
 
 def test_a_crash_of_a_site_may_waste_one_charge() -> None:

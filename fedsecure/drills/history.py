@@ -15,7 +15,7 @@ from fedsecure.metadata import JournalEntry, Step
 from fedsecure.server_round import read_detail
 
 COUNTS = "discrete_gaussian_counts"
-"""The kind of a reservation for counts, in a ledger's words: accounting is the sites'."""
+"""The kind of a reservation for counts, as ledgers write it; accounting is barred."""
 Participants = Mapping[str, str]
 """Sites of a closed set, and the digest of each one's update, hexadecimal."""
 

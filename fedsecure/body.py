@@ -143,7 +143,7 @@ class BodySum:
     def size(self) -> int:
         """Bytes of the sum's wire form."""
         totals = (each.total() for each in self._sums)
-        return sum(wire_bytes(t.shape, len(t.seeds) // len(t.residues)) for t in totals)
+        return sum(wire_bytes(t.shape, len(t.seeds)) for t in totals)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the sum's wire form, part by part; VerificationError if it is empty."""

@@ -187,3 +187,11 @@ def test_what_is_no_sum_of_open_blocks_is_refused(
 ) -> None:
     with pytest.raises(VerificationError, match=reason):
         read_open(change(seal_open(KEY, plain(1))), SLOTS)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_sums_size_is_known_before_it_is_written(count: int) -> None:
+    total = BodySum(KEY, 2, max_summands=3)
+    for seed in range(count):
+        total.add(FORM.wires(body(1, seed=seed), KEY)[0])
+    assert total.size == sum(map(len, total.chunks()))

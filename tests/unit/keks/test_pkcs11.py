@@ -1,5 +1,6 @@
 """What a token does to an aggregator: wrong PINs, keys that may leave, lost tokens."""
 
+import contextlib
 import logging
 import uuid
 from typing import Any
@@ -61,11 +62,11 @@ def test_a_key_that_may_leave_is_refused(token: SoftToken) -> None:
     import pkcs11
     from pkcs11 import Attribute, KeyType
 
-    label = uuid.uuid4().hex
-    library = pkcs11.lib(str(token.settings()["module"]))
-    with library.get_token(token_label=token.label).open(
-        rw=True, user_pin=PIN
-    ) as session:
+    label, found = uuid.uuid4().hex, []
+    for slot in pkcs11.lib(str(token.settings()["module"])).get_slots(True):
+        with contextlib.suppress(pkcs11.PKCS11Error):  # another test's, pulled out
+            found += [t for t in [slot.get_token()] if t.label == token.label]
+    with found[0].open(rw=True, user_pin=PIN) as session:
         session.generate_key(
             KeyType.AES,
             256,

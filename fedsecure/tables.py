@@ -81,10 +81,10 @@ WITH fence AS (
 )
 SELECT count(*) FROM fence
 """
-# A head that is not the expected one leaves the term as it was. The round is closed
-# over the very set that is released, and was not skipped; only in an engine made anew
-# from the stores was it never opened.
-FIRST_HEAD = """
+# Nothing in `state` unless the term is current and the round is closed over the very
+# set that is released, and was not skipped; only in an engine made anew from the stores
+# was it never opened.
+_STATE = """
 WITH fence AS (
   SELECT term FROM lease WHERE term <= %(term)s FOR UPDATE
 ), state AS (
@@ -96,38 +96,21 @@ WITH fence AS (
   AND (%(closed)s = ''::bytea OR EXISTS (
     SELECT FROM journal AS j WHERE (j.run, j.round, j.site, j.step)
       = (%(run)s, %(round)s, '', 'close')))
-), moved AS (
+)
+"""
+_FIRST = """, moved AS (
   INSERT INTO head (run, round, sequence, manifest, term)
   SELECT %(run)s, %(round)s, %(sequence)s, %(manifest)s, %(new_term)s
   FROM state ON CONFLICT DO NOTHING RETURNING run
-), entry AS (
-  INSERT INTO journal (run, round, step, site, operation, detail, term)
-  SELECT %(run)s, %(round)s, %(step)s, %(site)s, %(operation)s, %(detail)s, %(term)s
-  FROM moved
-), raised AS (
-  UPDATE lease SET term = %(term)s FROM moved
-)
-SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """
-NEXT_HEAD = """
-WITH fence AS (
-  SELECT term FROM lease WHERE term <= %(term)s FOR UPDATE
-), state AS (
-  SELECT FROM fence WHERE NOT EXISTS (
-    SELECT FROM journal AS j
-    WHERE (j.run, j.round, j.site) = (%(run)s, %(round)s, '') AND (j.step = 'skip'
-      OR (j.step = 'open' AND %(closed)s = ''::bytea)
-      OR (j.step = 'close' AND j.detail <> %(closed)s)))
-  AND (%(closed)s = ''::bytea OR EXISTS (
-    SELECT FROM journal AS j WHERE (j.run, j.round, j.site, j.step)
-      = (%(run)s, %(round)s, '', 'close')))
-), moved AS (
+_NEXT = """, moved AS (
   UPDATE head SET round = %(round)s, sequence = %(sequence)s,
     manifest = %(manifest)s, term = %(new_term)s
   FROM state WHERE head.run = %(run)s AND head.round = %(old_round)s
     AND head.sequence = %(old_sequence)s AND head.manifest = %(old_manifest)s
     AND head.term = %(old_term)s RETURNING head.run
-), entry AS (
+"""
+_ENTRY = """), entry AS (
   INSERT INTO journal (run, round, step, site, operation, detail, term)
   SELECT %(run)s, %(round)s, %(step)s, %(site)s, %(operation)s, %(detail)s, %(term)s
   FROM moved
@@ -136,6 +119,9 @@ WITH fence AS (
 )
 SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved)
 """
+# A head that is not the expected one leaves the term as it was.
+FIRST_HEAD = _STATE + _FIRST + _ENTRY
+NEXT_HEAD = _STATE + _NEXT + _ENTRY
 ENTRIES = """
 SELECT number, run, round, step, site, operation, detail FROM journal
 WHERE run = %(run)s AND round >= %(first)s AND number > %(after)s

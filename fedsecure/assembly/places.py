@@ -5,7 +5,7 @@ from pathlib import Path
 from fedsecure import registry
 from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role
-from fedsecure.checkpoint.rack import Rack
+from fedsecure.checkpoint.rack import Rack, kek_rack
 from fedsecure.checkpoint.replicate import shared_devices
 from fedsecure.config import AggregatorConfig
 from fedsecure.errors import ConfigurationError
@@ -119,9 +119,8 @@ def open_rack(kit: Kit, config: AggregatorConfig) -> Rack:
         A token or its key cannot be used.
     """
     own = open_kek(kit, KekConfig())
-    before = {each.id: each for each in (open_kek(kit, c) for c in config.kek_before)}
+    before = [open_kek(kit, each) for each in config.kek_before]
     if config.kek.name == "file":
         boxes = {m.name: m.box for m in kit.roster.of(Role.AGGREGATOR)}
-        return Rack(boxes, {own.id: own, **before})
-    kek = open_kek(kit, config.kek)
-    return Rack({kek.id: kek}, {kek.id: kek, **before, own.id: own})
+        return Rack(boxes, {each.id: each for each in (own, *before)})
+    return kek_rack(open_kek(kit, config.kek), [*before, own])

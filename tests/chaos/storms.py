@@ -24,6 +24,9 @@ from tests.fakes.history import history_of, violations
 SITE_STEPS, SERVER_STEPS = 32, 74
 LEADERSHIPS = 6
 """That may die, be paused or lose the engine before one comes that lives."""
+STALE_IN_A_ROW = 2
+"""A site whose answers are refused again and again is left out of the round, which may
+then be skipped: a defined end, but not that of the undisturbed run compared with."""
 OVER = (LeaseLost, StaleTerm, StorageError)
 """What ends a leadership and not the run."""
 
@@ -102,6 +105,7 @@ class Storm:
         self._victim = self._dice.choice(self.federation.stores)
         self._lied: set[str] = set()
         self._seen: dict[str, list[bytes]] = {}
+        self._stale = Counter[str]()
         self._unquiet = 0.0
 
     def run(self) -> "Storm":
@@ -195,9 +199,12 @@ class Storm:
             body = bytearray(envelope.body)
             body[0] ^= 1
             return altered(self.federation, data, body=bytes(body), signer=site)
-        if kind == Kind.UPDATE and len(known) < 9 and self._chance(self._unquiet / 2):
+        old = kind == Kind.UPDATE and len(known) < 9 and self._chance(self._unquiet / 2)
+        if old and self._stale[site] < STALE_IN_A_ROW:
+            self._stale[site] += 1
             self.faults["old answer again"] += 1
             return self._dice.choice(known)
+        self._stale[site] = 0
         return data
 
     def _reorder(self, due: deque[Due]) -> None:

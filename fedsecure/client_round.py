@@ -6,8 +6,6 @@ be durable before the next step is written before the next step.
 """
 
 import itertools
-import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +13,12 @@ from functools import partial
 import numpy as np
 
 from fedsecure import parts
+from fedsecure.client_carried import Carried, patience
 from fedsecure.client_charges import Charges
+from fedsecure.client_door import Door
 from fedsecure.client_masks import ClientMasks
 from fedsecure.client_quantiser import residual, round_quantiser
+from fedsecure.client_refusals import Refusals
 from fedsecure.client_report import Reports
 from fedsecure.client_run import ClientRun, ClientRuns, Gate, Identity, Peers
 from fedsecure.client_sum import opened_model
@@ -29,17 +30,16 @@ from fedsecure.envelope import (
     Scope,
     Verified,
     parse,
+    read_head,
     verify,
     verify_head,
 )
 from fedsecure.errors import (
-    LASTING,
     AlreadyExists,
     FedsecureError,
     InputConflict,
     NotFound,
     ReleaseMissing,
-    StaleTerm,
     StorageError,
     VerificationError,
 )
@@ -56,8 +56,6 @@ from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
 from fedsecure.update import Layout, ModelUpdate, RoundId, Vector, model_digest
 from fedsecure.witness import Witness
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +113,14 @@ class ClientRound:
         self._runs = ClientRuns(
             me, peers, gate, ledger, store, random, max_bytes=max_bytes
         )
-        # A run's terms are its own lease's; a line without a run counts for every run.
-        self._terms = Counter[str]()
-        for record in ledger.records():
-            self._terms[record.run] = max(self._terms[record.run], record.term)
         self._sums = OneSum(me.site, ledger)
         self._witness = Witness(me, peers, ledger, budgets)
+        self._door = Door(me, peers, ledger, self._witness)
         self._charges = Charges(budgets, self._witness)
         self._reports = Reports(me, self._charges, self._witness, random)
         self._masks = ClientMasks(me, peers, self._sums, random)
-        self._said: set[str] = set()
+        self._carried = Carried()
+        self._refusals = Refusals(me)
 
     def close(self) -> None:
         """Let another process open the site's ledger."""
@@ -146,15 +142,32 @@ class ClientRound:
         scope = Scope(RoundId("", 0), self._me.site, b"", b"", b"")
         try:
             request = parse(data, self._max_bytes)
-            verified = self._checked(request)
+            if request.kind == Kind.RELEASE:
+                return self._take_brought(request)
+            verified = self._door.checked(request)
             scope = verified.scope
             return self._reply(verified, trainer)
         except (NotFound, AlreadyExists) as no:
-            return self._refusal(scope, no)
+            return self._refusals.of(scope, no)
         except StorageError:
             raise
         except (FedsecureError, OSError) as no:
-            return self._refusal(scope, no)
+            return self._refusals.of(scope, no)
+
+    def patience(self, data: bytes) -> float:
+        """Return how long a message should wait for a release that is on its way here.
+
+        Seconds; 0: `answer` it now, if only with a refusal.
+        """
+        try:
+            if read_head(data)[0].kind != Kind.REQUEST:
+                return 0.0
+            request = self._door.checked(parse(data, self._max_bytes))
+            run, after = request.scope.round.run, parts.count(request.header, "after")
+        except FedsecureError:
+            return 0.0
+        opened = not after or self._sums.digest(run, after) is not None
+        return 0.0 if opened else patience(request.header)
 
     def _reply(self, request: Verified, trainer: Trainer) -> Outgoing:
         run = self._runs.join(request)
@@ -263,6 +276,7 @@ class ClientRound:
         def seal(size: int, sha256: str) -> Head:
             header: dict[str, JSON] = {"input": admitted.input_digest.hex()}
             header[HEADS] = self._witness.document()
+            header |= self._carried.header(plan.run)
             told = self._reports.of_round(plan, result.metrics, sealed.saturated)
             if told is not None:
                 header["metrics"] = told
@@ -296,14 +310,23 @@ class ClientRound:
         message.require(run.scope(message.scope.round, site="*"))
         release = read_release(message)
         own = partial(self._sent, run, release.round)
-        self._sums.open(run, release, own, self._seen(run.plan.run))
+        self._sums.open(run, release, own, self._door.seen(run.plan.run))
         return opened_model(run, release, message.body)
+
+    def _take_brought(self, release: Envelope) -> Outgoing:
+        """Open a release a standby brings: it is its leader's, whoever carries it."""
+        self.recover(release)
+        round_id = release.scope.round  # as it was signed: `recover` saw to that
+        self._carried.came(round_id)
+        scope = self._runs.get(round_id.run).scope(round_id)
+        opened = self._me.sign(Kind.OPENED, scope, {}, b"")
+        return Outgoing.of(opened.to_bytes())
 
     def _reveal(self, run: ClientRun, request: Verified) -> Outgoing:
         """Give this site's shares of what takes the masks off a closed round's sum."""
         own = partial(self._sent, run, request.scope.round)
         heads = self._witness.document
-        term = self._seen(run.plan.run)
+        term = self._door.seen(run.plan.run)
         return Outgoing.of(self._masks.reveal(run, request, own, term, heads))
 
     def _sent(self, run: ClientRun, round_id: RoundId) -> bytes | None:
@@ -315,26 +338,6 @@ class ClientRound:
         return mine.head.digest()
 
     # --- small steps ----------------------------------------------------------------
-
-    def _checked(self, envelope: Envelope) -> Verified:
-        signer = self._peers.aggregator(envelope.signer)
-        kinds = (Kind.BEGIN_REQUEST, Kind.REQUEST, Kind.UNMASK_REQUEST)
-        request = verify(envelope, signer, kinds=kinds)
-        if request.scope.site != self._me.site:
-            raise VerificationError(f"message is for site {request.scope.site!r}")
-        term = parts.count(request.header, "term")
-        run = request.scope.round.run
-        seen = self._seen(run)
-        if term < seen:
-            raise StaleTerm(f"term {term} of {run}, this site has seen {seen}", seen)
-        self._witness.meet(request)
-        if term > seen:
-            self._ledger.append("term.seen", request.signer, run=run, term=term)
-            self._terms[run] = term
-        return request
-
-    def _seen(self, run: str) -> int:
-        return max(self._terms[run], self._terms[""])
 
     def _report(self, run: ClientRun, request: Verified, trainer: Trainer) -> Outgoing:
         """Evaluate the last model without training; metrics leave under the plan."""
@@ -351,20 +354,6 @@ class ClientRound:
     def _own(self, kept: Kept) -> Mapping[str, JSON]:
         """Return the header of an own update; its body stays where it is."""
         return verify_head(kept.head, self._me.signing.public, kinds=(Kind.UPDATE,))
-
-    def _small(self, kind: Kind, scope: Scope, header: Mapping[str, JSON]) -> Outgoing:
-        return Outgoing.of(self._me.sign(kind, scope, header, b"").to_bytes())
-
-    def _refusal(self, scope: Scope, reason: Exception) -> Outgoing:
-        """Say no with a code only: the reason stays here (PRIVACY section 10)."""
-        code = str(getattr(reason, "code", "failed"))
-        # Loud once: `fedsecure run` keeps warnings off the terminal.
-        loud = isinstance(reason, LASTING) and code not in self._said
-        self._said.add(code)
-        level = logging.ERROR if loud else logging.WARNING
-        log.log(level, "site %s refuses (%s): %s", self._me.site, code, reason)
-        header: dict[str, JSON] = {"code": code, "term": getattr(reason, "seen", 0)}
-        return self._small(Kind.REFUSAL, scope, header)
 
 
 def _task(admitted: Admitted) -> TrainingTask:

@@ -39,6 +39,7 @@ class Kind(StrEnum):
     UNMASK_REQUEST = "unmask-request"
     SHARES = "shares"
     RELEASE = "release"
+    OPENED = "opened"
     REFUSAL = "refusal"
     REPORT = "report"
 

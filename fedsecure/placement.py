@@ -126,6 +126,8 @@ class StoreConfig(Section):
     ----------
     scrub_mb_per_s : float
         10^6 bytes a second at which the leader reads all copies again; 0: never.
+    carry_from_mb : float
+        10^6 bytes from which on a standby carries releases to sites; 0: all of them.
     keep : RetentionConfig
         What `fedsecure checkpoint gc` leaves.
     kek : KekConfig
@@ -142,6 +144,7 @@ class StoreConfig(Section):
     buckets: list[BucketConfig] = Field(default_factory=list)
     require_distinct_devices: bool = False
     scrub_mb_per_s: Annotated[float, Field(ge=0, le=100_000)] = 10.0
+    carry_from_mb: Annotated[float, Field(ge=0, le=1e6)] = 8.0
     keep: RetentionConfig = RetentionConfig()
     kek: KekConfig = KekConfig()
     kek_before: list[KekConfig] = Field(default_factory=list)
@@ -251,6 +254,8 @@ class AggregatorConfig(Section):
         Which engine; its `ttl` is not read here.
     scrub_mb_per_s : float
         10^6 bytes a second at which the leader reads all copies again; 0: never.
+    carry_from_mb : float
+        10^6 bytes from which on a standby carries releases to sites; 0: all of them.
     keep : RetentionConfig
         What `fedsecure checkpoint gc` leaves.
     kek, kek_before : KekConfig
@@ -268,6 +273,7 @@ class AggregatorConfig(Section):
     require_distinct_devices: bool = False
     engine: LeaseConfig = LeaseConfig()
     scrub_mb_per_s: Annotated[float, Field(ge=0, le=100_000)] = 10.0
+    carry_from_mb: Annotated[float, Field(ge=0, le=1e6)] = 8.0
     keep: RetentionConfig = RetentionConfig()
     kek: KekConfig = KekConfig()
     kek_before: list[KekConfig] = Field(default_factory=list)

@@ -16,6 +16,10 @@ from fedsecure.parts import count
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
+BROUGHT = "brought"
+"""Header field of an update: the last round whose release a standby had brought."""
+ELSEWHERE = "elsewhere"
+"""Header field of a request: bytes of the release that a standby is to bring."""
 _DIGEST_BYTES = 32
 
 

@@ -19,8 +19,9 @@ from fedsecure.errors import (
 )
 from fedsecure.keys import VerifyKey
 from fedsecure.metadata import JournalEntry, Step
+from fedsecure.parts import count
 from fedsecure.receipts import HEADS, SignedHead, heads_document, read_heads
-from fedsecure.release import root
+from fedsecure.release import BROUGHT, root
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
@@ -62,7 +63,8 @@ class Opening:
 class Accepted:
     """An update that counts once its bytes and its row are durable.
 
-    `heads` are those of ledgers that came with it: its site's, and others' it knows.
+    `heads` are those of ledgers that came with it: its site's, and others' it knows;
+    `brought` is the last round whose release a standby had brought the site.
     """
 
     site: str
@@ -71,6 +73,7 @@ class Accepted:
     size: int
     metrics: Mapping[str, JSON]
     heads: tuple[SignedHead, ...] = ()
+    brought: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,10 @@ class ServerRound:
         size = len(envelope.body)
         kept = metrics if isinstance(metrics, dict) else {}
         heads = tuple(read_heads(message.header.get(HEADS, {})).values())
-        return Accepted(site, message.digest, f"update/{name}", size, kept, heads)
+        told = count(message.header, BROUGHT) if BROUGHT in message.header else 0
+        return Accepted(
+            site, message.digest, f"update/{name}", size, kept, heads, brought=told
+        )
 
 
 # --- entries of the journal -----------------------------------------------------------

@@ -123,7 +123,13 @@ def build_strategy(
     def sent(group: str, site: str, size: int) -> None:
         observer.note("sent", {"group": group, "site": site, "bytes": size})
 
-    wire = Wire(around.directory, around.timing, sent=sent)
+    wire = Wire(
+        around.directory,
+        around.timing,
+        sent=sent,
+        aggregators=tuple(a.name for a in roster.of(Role.AGGREGATOR)),
+        carry_from=int(config.carry_from_mb * 1e6),
+    )
     return SecureFedAvg(terms, tools, campaign, wire)
 
 
@@ -198,6 +204,7 @@ def aggregator_config(
         require_distinct_devices=store.require_distinct_devices,
         engine=config.lease,
         scrub_mb_per_s=store.scrub_mb_per_s,
+        carry_from_mb=store.carry_from_mb,
         keep=store.keep,
         kek=store.kek,
         kek_before=store.kek_before,

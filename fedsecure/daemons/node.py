@@ -81,7 +81,7 @@ class NodeDaemon:
         self._kit = kit
         self._config = config
         self._worker = KeptWorker(kit, config)
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.Condition()
         self._failure: StorageError | None = None
 
     def serve(self, stop: threading.Event) -> int:
@@ -105,25 +105,57 @@ class NodeDaemon:
         )
         half = build_round(self._kit, content, store, self._kit.state)
 
-        def answer(data: bytes) -> Outgoing:
-            # The lock is over before the answer is sent: by then it lies in the outbox,
-            # where nothing changes, and a slow reader must not keep others waiting.
-            with self._one_at_a_time:
-                return self._answered(half, data, stop)
-
         socket_path = self._kit.state / "relay.sock"
         users = frozenset({os.getuid()})
-        server = RelayServer(socket_path, answer, MAX_BYTES, users)
+        server = RelayServer(
+            socket_path, lambda data: self._answer(half, data, stop), MAX_BYTES, users
+        )
         server.start()
         try:
             self._keep_supernodes(socket_path, stop)
         finally:
             server.close()
+            with self._one_at_a_time:
+                self._one_at_a_time.notify_all()
             self._worker.end()
             half.close()
         if self._failure is not None:
             raise self._failure
         return 0
+
+    def _answer(
+        self, half: ClientRound, data: bytes, stop: threading.Event
+    ) -> Outgoing:
+        """Return the site's answer to one of the messages that come side by side.
+
+        The lock is over before the answer is sent: by then it lies in the outbox, where
+        nothing changes, and a slow reader must not keep others waiting.
+        """
+        with self._one_at_a_time:
+            self._await_release(half, data, stop)
+            try:
+                return self._answered(half, data, stop)
+            finally:
+                self._one_at_a_time.notify_all()
+
+    def _await_release(
+        self, half: ClientRound, data: bytes, stop: threading.Event
+    ) -> None:
+        """Let others be answered while a release is on its way that `data` builds on.
+
+        It comes from a standby, by another supernode, and may be a poll behind.
+
+        Raises
+        ------
+        StorageError
+            The daemon ends meanwhile.
+        """
+        if wait := half.patience(data):
+            self._one_at_a_time.wait_for(
+                lambda: stop.is_set() or not half.patience(data), wait
+            )
+        if stop.is_set():
+            raise StorageError("this daemon ends; the aggregators ask again")
 
     def _answered(
         self, half: ClientRound, data: bytes, stop: threading.Event

@@ -84,6 +84,7 @@ class Campaign:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="campaign", daemon=True)
         self._last_reason = ""
+        self._holder = ""
         self._over = ""
         self._silent = ""
         self._floor = 0
@@ -108,6 +109,11 @@ class Campaign:
             return None
         lease = self._standing.lease
         return None if lease is None else lease.term
+
+    @property
+    def holder(self) -> str:
+        """Who led when this one last looked; "" for nobody, or itself."""
+        return self._holder
 
     def check(self, term: int) -> None:
         """Return only while this aggregator leads under `term`.
@@ -160,6 +166,7 @@ class Campaign:
     def _turn(self) -> None:
         standing = self._standing
         observed = self._board.read() if standing.lease is None else None
+        self._holder = "" if observed is None else observed.holder
         decision = decide(
             standing,
             observed,

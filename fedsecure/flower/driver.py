@@ -224,7 +224,7 @@ class RoundDriver:
         total.add(summand)
         current.take(verdict)
         opened, number = self._letters.last_release()[0], round_id.number
-        self._letters.has(verdict.site, opened, number)
+        self._letters.has(verdict.site, opened, number, verdict.brought)
         self._letters.heads.take(verdict.heads)
         facts: dict[str, JSON] = {"site": verdict.site, "bytes": len(answer.data)}
         self._leader.note("update", round_id.number, facts)

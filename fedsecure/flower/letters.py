@@ -5,10 +5,13 @@ from collections.abc import Callable
 from fedsecure import parts
 from fedsecure.envelope import Kind, Scope
 from fedsecure.flower.beginning import Beginning, RunKey
+from fedsecure.flower.brought import Brought
 from fedsecure.flower.heads import Heads
 from fedsecure.flower.leader import Leader
+from fedsecure.metadata import Head
 from fedsecure.outgoing import Bytes
 from fedsecure.receipts import HEADS
+from fedsecure.release import ELSEWHERE
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
@@ -25,13 +28,18 @@ class Letters:
         self.heads = Heads(leader)
         self._keyed: dict[str, int] = {}
         self._opened: dict[str, int] = {}
+        self._brought = Brought()
 
     def begin_anew(self, began: Beginning) -> None:
         """Send the keys of a changed beginning from now on."""
         self._began = began
 
-    def has(self, site: str, opened: int, number: int) -> None:
-        """Remember that `site` holds a round's key and opened releases up to one."""
+    def has(self, site: str, opened: int, number: int, brought: int = 0) -> None:
+        """Remember that `site` holds a round's key and opened releases up to one.
+
+        The last that a standby had brought it is that of round `brought`.
+        """
+        self._brought.told(site, brought, opened)
         self._keyed[site] = self._began.at(number).first_round
         self._opened[site] = opened
 
@@ -39,6 +47,7 @@ class Letters:
         """Send `site` everything again."""
         self._keyed.pop(site, None)
         self._opened.pop(site, None)
+        self._brought.missed(site)
 
     def last_release(self) -> tuple[int, bytes]:
         """Return round and digest of what the next round starts from.
@@ -66,7 +75,9 @@ class Letters:
     def _make(self, site: str, number: int, *, train: bool) -> bytes:
         leader, began = self._leader, self._began
         keys = [k for k in began.keys if k.first_round > self._keyed.get(site, -1)]
-        pieces = self._pieces(site, keys)
+        heads = leader.heads(self._opened.get(site, 0) + 1)
+        elsewhere = self._brought.relied(site) and len(heads) == 1
+        pieces = self._pieces(site, keys, [] if elsewhere else heads)
         after, digest = self.last_release()
         header: dict[str, JSON] = {
             "term": leader.term,
@@ -80,16 +91,20 @@ class Letters:
             "parts": parts.listing(pieces),
             HEADS: self.heads.document(),
         }
+        if elsewhere:
+            header[ELSEWHERE] = leader.tools.vault.manifest(heads[0]).size
         scope = self.scope(site, number)
         return leader.sign(Kind.REQUEST, scope, header, parts.join(pieces))
 
-    def _pieces(self, site: str, keys: list[RunKey]) -> list[tuple[str, Bytes]]:
+    def _pieces(
+        self, site: str, keys: list[RunKey], heads: list[Head]
+    ) -> list[tuple[str, Bytes]]:
         pieces: list[tuple[str, Bytes]] = []
         for key in keys:
             pieces.append(("statement", key.pieces["statement"]))
             pieces.append(("wrap", key.pieces[f"wrap:{site}"]))
         if site not in self._keyed:
             pieces += list(self._began.pieces.items())
-        for head in self._leader.heads(self._opened.get(site, 0) + 1):
+        for head in heads:
             pieces.append(("release", self._leader.tools.vault.read_release(head)))
         return pieces

@@ -22,6 +22,7 @@ from fedsecure.errors import (
     StorageError,
 )
 from fedsecure.flower.campaign import Campaign
+from fedsecure.flower.carrier import Carrier
 from fedsecure.flower.driver import RoundDriver
 from fedsecure.flower.leader import Leader, Terms, Tools
 from fedsecure.flower.post import Finder, Round, Sent, Timing, untold
@@ -48,12 +49,18 @@ class Wire:
         Answers held in memory at a time.
     sent : callable
         Told of each letter.
+    aggregators : tuple of str
+        All of the roster: those that stand by carry releases.
+    carry_from : int
+        Bytes from which on a release is carried.
     """
 
     directory: Finder
     timing: Timing = field(default_factory=Timing)
     hands: int = 4
     sent: Sent = untold
+    aggregators: tuple[str, ...] = ()
+    carry_from: int = 0
 
 
 class SecureFedAvg(Strategy):
@@ -126,19 +133,27 @@ class SecureFedAvg(Strategy):
             self._terms = replace(self._terms, deadline=timeout)
         first = None if initial_arrays is None else _first_model(initial_arrays)
         tools = self._tools(self._post(grid))
+        carrier = Carrier(
+            self._terms, tools, self._wire.aggregators, self._wire.carry_from
+        )
         self._campaign.start()
         tools.observer.note("standby", {"holder": tools.name})
         try:
             while not self._complete(tools):
-                self._serve_once(tools, first)
+                term = self._campaign.wait(timeout=0.25)
+                if term is None:
+                    carrier.turn(self._campaign.holder)
+                else:
+                    carrier.rest()
+                    self._lead_once(term, tools, first)
         finally:
+            carrier.rest()
             self._campaign.stop()
         return self._result(tools)
 
-    def _serve_once(self, tools: Tools, first: tuple[bytes, bytes] | None) -> None:
-        term = self._campaign.wait(timeout=0.25)
-        if term is None:
-            return
+    def _lead_once(
+        self, term: int, tools: Tools, first: tuple[bytes, bytes] | None
+    ) -> None:
         tools.observer.note("leader", {"term": term, "holder": tools.name})
         tools.ledger.append("lease.acquired", tools.name, term=term)
         leader = Leader(self._terms, tools, term, lambda: self._campaign.check(term))

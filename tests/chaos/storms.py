@@ -10,6 +10,7 @@ import functools
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fedsecure.drills.history import sentences
@@ -107,6 +108,8 @@ class Storm:
         self._seen: dict[str, list[bytes]] = {}
         self._stale = Counter[str]()
         self._unquiet = 0.0
+        self._carries = self._chance(0.5)
+        self._brought: list[bytes] = []
 
     def run(self) -> "Storm":
         """Let it pass, and judge what is left."""
@@ -207,7 +210,24 @@ class Storm:
         self._stale[site] = 0
         return data
 
+    def _bring(self) -> None:
+        """Have a standby bring a site some release that was committed, old or new."""
+        head = self.federation.state.heads.get(self.federation.run)
+        if head is None:
+            return
+        with suppress(FedsecureError):  # its copies may all be bad
+            newest = bytes(self.federation.vault("agg-2").read_release(head))
+            self._brought.append(newest)
+        if self._brought:
+            data = self._dice.choice((self._brought[-1], *self._brought))
+            self.faults["release brought"] += 1
+            self.federation.deliver(
+                self._dice.choice(self.federation.terms.sites), data
+            )
+
     def _reorder(self, due: deque[Due]) -> None:
+        if self._carries and self._chance(self._unquiet):
+            self._bring()
         turns = self._dice.randrange(len(due)) if self._chance(self._unquiet) else 0
         due.rotate(turns)
         self.faults["letters reordered"] += bool(turns)

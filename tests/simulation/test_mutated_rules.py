@@ -268,7 +268,7 @@ def test_term_signed_into_the_envelope_is_noticed(monkeypatch: Monkey) -> None:
         made = answer(self, data, trainer).to_bytes()
         if parse(made, MAX_BYTES).kind != Kind.UPDATE:
             return Outgoing.of(made)
-        header = {"term": self._seen("run-1")}
+        header = {"term": self._door.seen("run-1")}
         return Outgoing.of(altered(any_federation, made, header=header))
 
     monkeypatch.setattr(ClientRound, "answer", with_term)

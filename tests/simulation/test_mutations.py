@@ -15,6 +15,7 @@ from fedsecure import shelf
 from fedsecure.checkpoint.roundkey import RoundKey
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.client_charges import Charges
+from fedsecure.client_door import Door
 from fedsecure.client_round import Admitted, ClientRound
 from fedsecure.client_run import ClientRun
 from fedsecure.envelope import Envelope, Kind, Verified, parse, verify
@@ -108,13 +109,13 @@ def test_journal_that_compares_no_terms_is_noticed(
 def test_site_that_compares_no_terms_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def any_term(self: ClientRound, envelope: Envelope) -> Verified:
+    def any_term(self: Door, envelope: Envelope) -> Verified:
         signer = self._peers.aggregator(envelope.signer)
         request = verify(envelope, signer, kinds=(Kind.BEGIN_REQUEST, Kind.REQUEST))
         self._witness.meet(request)
         return request
 
-    monkeypatch.setattr(ClientRound, "_checked", any_term)
+    monkeypatch.setattr(Door, "checked", any_term)
     assert asked_by_old_term() != []
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedsecure.client_round import _units
-from fedsecure.envelope import Kind, Scope, parse
+from fedsecure.envelope import Envelope, Kind, Scope, parse
 from fedsecure.errors import (
     PolicyRefused,
     ReleaseMissing,
@@ -19,9 +19,8 @@ from fedsecure.errors import (
 )
 from fedsecure.flower.beginning import begin
 from fedsecure.flower.letters import Letters
-from fedsecure.keys import SigningKey
 from fedsecure.privacy.plan import Mode, PrivacyPlan
-from fedsecure.release import plan_digest
+from fedsecure.release import Release, plan_digest
 from fedsecure.runplan import RunPlan, read_plan
 from fedsecure.trainer import JSON, TrainingResult
 from fedsecure.update import Layout, ModelUpdate, RoundId
@@ -74,24 +73,6 @@ def test_bytes_that_are_no_message_are_refused(desk: Desk) -> None:
     desk.refused("verification", b"\0" * 500)
 
 
-def test_request_of_a_stranger_is_refused(desk: Desk) -> None:
-    key = SigningKey.from_bytes(b"s" * 32)
-    desk.refused("verification", changed(desk, signer="agg-9", key=key))
-
-
-def test_request_signed_by_a_site_is_refused(desk: Desk) -> None:
-    desk.refused("verification", changed(desk, signer="site-1"))
-
-
-def test_request_with_another_key_s_signature_is_refused(desk: Desk) -> None:
-    key = SigningKey.from_bytes(b"s" * 32)
-    desk.refused("verification", changed(desk, key=key))
-
-
-def test_request_for_another_site_is_refused(desk: Desk) -> None:
-    desk.refused("verification", changed(desk, scope={"site": "site-1"}))
-
-
 @pytest.mark.parametrize(
     ("field", "code"), [("key_id", "key_missing"), ("layout", "verification")]
 )
@@ -113,17 +94,6 @@ def test_known_run_under_another_plan_is_refused(desk: Desk) -> None:
 def test_older_term_is_refused(desk: Desk) -> None:
     desk.site.answer(changed(desk, header={"term": 5, "after": 9}))
     desk.refused("stale_term", changed(desk, header={"term": 4}))
-
-
-def test_new_term_is_in_the_ledger_before_it_is_acted_on(desk: Desk) -> None:
-    desk.site.answer(changed(desk, header={"term": 5, "after": 9}))
-    seen = [(r.action, r.term) for r in desk.site.records()]
-    assert ("term.seen", 5) in seen
-
-
-@pytest.mark.parametrize("term", [None, -1, "1", True])
-def test_term_that_is_no_count_is_refused(desk: Desk, term: JSON) -> None:
-    desk.refused("verification", changed(desk, header={"term": term}))
 
 
 def test_another_input_is_refused(desk: Desk) -> None:
@@ -323,16 +293,6 @@ def test_refusal_tells_a_code_and_no_reason(desk: Desk) -> None:
     assert set(json.loads(parse(answer, MAX_BYTES).header)) == {"code", "term"}
 
 
-def test_what_a_person_must_mend_is_said_aloud_once(
-    desk: Desk, caplog: pytest.LogCaptureFixture
-) -> None:
-    desk.site.gate.refuses = "the steward of ward 7 says no"
-    for _ in range(2):
-        desk.site.answer(desk.letter())
-    said = [(r.levelname, "ward 7" in r.getMessage()) for r in caplog.records]
-    assert said == [("ERROR", True), ("WARNING", True)]
-
-
 def test_update_carries_no_row_count(desk: Desk) -> None:
     header: Mapping[str, JSON] = json.loads(
         parse(desk.site.answer(desk.letter()), MAX_BYTES).header
@@ -472,3 +432,105 @@ def test_releases_are_opened_in_order() -> None:
     data = altered(late, replace(second, scope=ours).to_bytes())
     with pytest.raises(ReleaseMissing, match="release of round 1 first"):
         late.sites[ME].half().recover(parse(data, MAX_BYTES))
+
+
+# --- brought by a standby -------------------------------------------------------------
+
+
+def brought(federation: Federation, number: int, **changes: object) -> bytes:
+    """Return a round's release as a standby brings it."""
+    release = release_over(federation, federation.terms.sites, number).to_bytes()
+    if not changes:
+        return release
+    return altered(federation, release, **changes)  # type: ignore[arg-type]
+
+
+def test_release_that_a_standby_brings_is_opened_and_said_so(
+    answered: Federation,
+) -> None:
+    site = answered.sites[ME]
+    answer = parse(site.answer(brought(answered, 1)), MAX_BYTES)
+    assert (answer.kind, answer.scope.site) == (Kind.OPENED, ME)
+    assert list(site.opened()) == [1]
+
+
+def test_release_that_is_brought_again_is_opened_once(finished: Federation) -> None:
+    site = finished.sites[ME]
+    lines = len(site.records())
+    answer = parse(site.answer(brought(finished, 2)), MAX_BYTES)
+    assert answer.kind == Kind.OPENED
+    assert len(site.records()) == lines
+
+
+def test_release_of_another_set_is_refused_whoever_brings_it(
+    finished: Federation,
+) -> None:
+    other = release_over(finished, ["site-1", ME], 2).to_bytes()
+    assert code_of(finished.sites[ME].answer(other)) == "second_aggregate"
+
+
+def test_release_that_a_site_signed_is_refused(answered: Federation) -> None:
+    data = brought(answered, 1, signer="site-1")
+    assert code_of(answered.sites[ME].answer(data)) == "verification"
+    assert answered.sites[ME].opened() == {}
+
+
+def test_release_of_a_run_this_site_does_not_know_is_refused(desk: Desk) -> None:
+    other = Federation(min_contributors=2)
+    other.lead()
+    assert desk.code(brought(other, 1)) == "verification"
+
+
+def test_update_says_what_a_standby_brought(answered: Federation) -> None:
+    leader = answered.leader("agg-1")
+    for site in answered.sites.values():
+        site.answer(brought(answered, 1))
+    answered.lead()
+    del leader
+    kept = answered.sites[ME].shelf().answer(2)
+    assert kept is not None
+    assert json.loads(kept.head.header)["brought"] == 1
+
+
+def named(federation: Federation, **fields: JSON) -> bytes:
+    """Return round 2's letter without the release of round 1."""
+    leader = federation.leader("agg-1")
+    letter = Letters(leader, begin(leader, None)).request(ME, 2, train=True)()
+    given = release_over(federation, federation.terms.sites, 1)
+    digest = read_release_head_digest(given)
+    header = {"after": 1, "input": digest, "parts": [], "keys": [], **fields}
+    return altered(federation, letter, header=header, body=b"")
+
+
+def read_release_head_digest(release: Envelope) -> str:
+    header = json.loads(release.header)
+    rows = tuple((s, bytes.fromhex(d)) for s, d in header["participants"])
+    named = Release(
+        release.scope.round, header["after"], rows, bytes.fromhex(header["sum"])
+    )
+    return named.digest().hex()
+
+
+def test_letter_waits_for_the_release_it_names_until_that_is_opened(
+    answered: Federation,
+) -> None:
+    site, letter = answered.sites[ME], named(answered, elsewhere=1000)
+    assert site.half().patience(letter) > 0
+    assert code_of(site.answer(letter)) == "release_missing"
+    site.answer(brought(answered, 1))
+    assert site.half().patience(letter) == 0
+    assert parse(site.answer(letter), MAX_BYTES).kind == Kind.UPDATE
+
+
+def test_letter_that_names_nothing_elsewhere_does_not_wait(
+    answered: Federation,
+) -> None:
+    assert answered.sites[ME].half().patience(named(answered)) == 0
+
+
+def test_nobody_but_an_aggregator_makes_a_site_wait(answered: Federation) -> None:
+    letter = named(answered, elsewhere=1000)
+    forged = altered(answered, letter, signer="site-1")
+    half = answered.sites[ME].half()
+    for data in (forged, b"", b"\0" * 500, letter[:-1], brought(answered, 1)):
+        assert half.patience(data) == 0

@@ -63,6 +63,15 @@ def test_first_to_ask_leads_and_the_other_waits(board: Board) -> None:
     assert board.two.wait(0.0) is None
 
 
+def test_standby_knows_who_leads_and_that_nobody_does(board: Board) -> None:
+    assert board.two.holder == ""
+    turn(board.one, board.two)
+    assert (board.one.holder, board.two.holder) == ("", "agg-1")
+    board.one.step_down()
+    board.two._turn()
+    assert board.two.holder == ""
+
+
 def test_leader_may_act_under_its_term_only(board: Board) -> None:
     turn(board.one)
     board.one.check(1)

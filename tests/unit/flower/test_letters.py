@@ -90,6 +90,34 @@ def test_site_that_opened_some_is_sent_the_others() -> None:
     assert parts(letters) == ["release"]
 
 
+def last_letter(letters: Letters) -> dict[str, JSON]:
+    return header(letters, number=4)
+
+
+def test_release_that_a_standby_brings_is_named_with_its_size() -> None:
+    letters = finished()
+    letters.has("site-2", 2, 3, brought=2)
+    fields = last_letter(letters)
+    assert (fields["parts"], fields["after"]) == ([], 3)
+    head = letters._leader.heads(3)[0]
+    assert fields["elsewhere"] == letters._leader.tools.vault.manifest(head).size > 0
+
+
+def test_site_that_missed_what_a_standby_brings_is_sent_it() -> None:
+    letters = finished()
+    letters.has("site-2", 2, 3, brought=2)
+    letters.forget("site-2")
+    fields = last_letter(letters)
+    assert "elsewhere" not in fields
+    assert parts(letters) == [*FIRST, *["release"] * 3]
+
+
+def test_site_two_releases_behind_is_sent_both() -> None:
+    letters = finished()
+    letters.has("site-2", 1, 2, brought=1)
+    assert parts(letters) == ["release"] * 2
+
+
 def test_letter_is_made_when_it_is_sent() -> None:
     letters = finished()
     later = letters.request("site-2", 4, train=False)

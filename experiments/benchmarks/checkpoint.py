@@ -5,13 +5,14 @@
 
 Replicate: `Vault.release` of one signed release to three local stores, W = 3, against a
 raw writer of as many bytes to three files at once (write, fdatasync), as
-`disk_limit.py` writes them. Restore: `Vault.verify_release` (read, name, unseal,
-SHA-256 of the body, signature, every digest) against a raw read plus SHA-256, and
-`Vault.read_release` (name and tags) against a raw read plus BLAKE3; both read what was
-read once before. All take turns, so that what else a machine does hits each of them;
-the ratio of each turn, its median and its range count, absolute figures do not. Round:
-what three updates of 100 MB cost an aggregator to keep, the release, and to drop, of a
-round of 60 s. MB is 10^6 bytes.
+`disk_limit.py` writes them; and against the same writer when it tells the kernel, piece
+by piece, that nothing will be read soon, as our local store does. Restore:
+`Vault.verify_release` (read, name, unseal, SHA-256 of the body, signature, every digest)
+against a raw read plus SHA-256, and `Vault.read_release` (name and tags) against a raw
+read plus BLAKE3; both read what was read once before. All take turns, so that what else
+a machine does hits each of them; the ratio of each turn, its median and its range
+count, absolute figures do not. Round: what three updates of 100 MB cost an aggregator
+to keep, the release, and to drop, of a round of 60 s. MB is 10^6 bytes.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from fedsecure.outgoing import Outgoing
 from fedsecure.release import Release, release_of, root
 from fedsecure.update import RoundId
 
-SCHEMA = "fedsecure.bench.checkpoint/2"
+SCHEMA = "fedsecure.bench.checkpoint/3"
 MIB, MB = 1 << 20, 10**6
 PIECE = 8 * MIB
 STORES = 3
@@ -77,17 +78,25 @@ class Turns:
         }
 
 
-def raw_write(folder: Path, data: bytes) -> None:
-    """Write the same bytes into three files at once, durable on return."""
+def raw_write(folder: Path, data: bytes, *, given_back: bool = False) -> None:
+    """Write the same bytes into three files at once, durable on return.
+
+    `given_back`: tell the kernel of each piece that it will not be read soon, as the
+    local store does (POSIX_FADV_DONTNEED): it is written out at once.
+    """
     failed: list[OSError] = []
 
     def write(path: Path) -> None:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                view = memoryview(data)
+                view, start = memoryview(data), 0
                 while view:
-                    view = view[os.write(descriptor, view[:PIECE]) :]
+                    count = os.write(descriptor, view[:PIECE])
+                    if given_back:
+                        advice = os.POSIX_FADV_DONTNEED
+                        os.posix_fadvise(descriptor, start, count, advice)
+                    view, start = view[count:], start + count
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
@@ -152,9 +161,10 @@ def _turn(
     before: Head | None,
 ) -> Head:
     vault, key = made
-    turns.time("raw write", lambda: raw_write(folder, body))
-    for place in range(STORES):
-        (folder / f"raw-{place}").unlink()
+    for name, given_back in (("raw write", False), ("raw write, given back", True)):
+        turns.time(name, lambda g=given_back: raw_write(folder, body, given_back=g))  # type: ignore[misc]
+        for place in range(STORES):
+            (folder / f"raw-{place}").unlink()
     data, release = turns.time("release", lambda: make_release(body, number, key))
     closed = root(PARTICIPANTS.items())
     head: Head = turns.time(
@@ -195,6 +205,7 @@ def round_cost(folder: Path, repeats: int) -> Turns:
 def summed(turns: Turns, rounds: Turns) -> dict[str, Any]:
     """Return ratios, and whether the targets are met."""
     share = turns.ratio("raw write", "replicate")
+    best = turns.ratio("raw write, given back", "replicate")
     verify = turns.ratio("verify", "raw read and sha256")
     read = turns.ratio("read", "raw read and blake3")
     cost = {
@@ -205,7 +216,8 @@ def summed(turns: Turns, rounds: Turns) -> dict[str, Any]:
     cpu = {name: statistics.median(each) for name, each in turns.cpu.items()}
     return {
         "replicate_share_of_raw": share,
-        "write_target_met": share["median"] >= WRITE_TARGET,
+        "replicate_share_of_raw_given_back": best,
+        "write_target_met": min(share["median"], best["median"]) >= WRITE_TARGET,
         "verify_times_raw_read_and_sha256": verify,
         "read_times_raw_read_and_blake3": read,
         "restore_target_met": verify["median"] <= RESTORE_TARGET,
@@ -224,6 +236,7 @@ def table(report: dict[str, Any]) -> str:
     )
     for name in (
         "replicate_share_of_raw",
+        "replicate_share_of_raw_given_back",
         "verify_times_raw_read_and_sha256",
         "read_times_raw_read_and_blake3",
     ):

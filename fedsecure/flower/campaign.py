@@ -167,6 +167,8 @@ class Campaign:
         standing = self._standing
         observed = self._board.read() if standing.lease is None else None
         self._holder = "" if observed is None else observed.holder
+        if self._holder not in {"", standing.name}:
+            self._yields_until = 0.0  # somebody took over: that is all that was asked
         decision = decide(
             standing,
             observed,

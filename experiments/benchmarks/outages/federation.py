@@ -140,7 +140,8 @@ class Striker:
         else:
             send(_like(kit, _APP), signal.SIGKILL)
         self.strikes.append(Strike(victim, when, number))
-        if self._fault in _ENDS or self._engine.plug == "embedded":
+        killed = self._engine.plug == "embedded" and self._fault == "pause"
+        if killed or self._fault in _ENDS:
             self._stand.discard(victim)  # until its next process says so
 
     def _bring_back(self) -> None:

@@ -254,6 +254,17 @@ def test_who_handed_over_leads_again_if_nobody_else_does(board: Board) -> None:
     assert board.one.wait(0.0) == 2
 
 
+def test_who_handed_over_takes_it_back_when_the_other_hands_over(
+    board: Board,
+) -> None:
+    turn(board.one)
+    board.said["agg-1"].handover = True
+    turn(board.one, board.two, board.one)
+    board.said["agg-2"].handover = True
+    turn(board.two, board.one)
+    assert board.one.wait(0.0) == 3
+
+
 def test_paused_leader_steps_down_and_stays_down_until_resumed(board: Board) -> None:
     turn(board.one)
     board.said["agg-1"].paused = True

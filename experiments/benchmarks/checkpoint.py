@@ -7,7 +7,7 @@ Replicate: `Vault.release` of one signed release to three local stores, W = 3, a
 raw writer of as many bytes to three files at once (write, fdatasync), as
 `disk_limit.py` writes them; and against the same writer when it tells the kernel, piece
 by piece, that nothing will be read soon, as our local store does. Restore:
-`Vault.verify_release` (read, name, unseal, SHA-256 of the body, signature, every digest)
+`Vault.verify_release` (read, name, unseal, SHA-256 of the body, signature, all digests)
 against a raw read plus SHA-256, and `Vault.read_release` (name and tags) against a raw
 read plus BLAKE3; both read what was read once before. All take turns, so that what else
 a machine does hits each of them; the ratio of each turn, its median and its range

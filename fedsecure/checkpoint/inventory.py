@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedsecure.checkpoint.book import key_of
 from fedsecure.checkpoint.chain import Chain, follow, longest
 from fedsecure.checkpoint.copies import Foreign, Looked, look
 from fedsecure.checkpoint.judge import Family, Judge, family
@@ -98,7 +99,7 @@ def take(
 
 def manifest_key(manifest: Manifest) -> str:
     """Return where a manifest lies."""
-    return f"manifest/{manifest.run}/{manifest.sequence:08d}"
+    return key_of(manifest.run, manifest.sequence)
 
 
 def examiner(inventory: Inventory) -> Callable[[str], Looked]:

@@ -12,14 +12,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 from fedsecure.checkpoint import seal, stream
-from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
+from fedsecure.checkpoint.book import Book, key_of
+from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest
 from fedsecure.checkpoint.proof import BodyHash, prove
 from fedsecure.checkpoint.rack import Rack, box_rack
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.roundkey import RoundKey, new_key, read_key
 from fedsecure.clock import Clock
 from fedsecure.disk import Readable
-from fedsecure.envelope import Scope, read_head
+from fedsecure.envelope import read_head
 from fedsecure.errors import StorageError, VerificationError
 from fedsecure.keys import BoxKey, BoxPublic, SigningKey, VerifyKey
 from fedsecure.metadata import Head
@@ -70,11 +71,9 @@ class Vault:
         app_before: Collection[str] = (),
     ) -> None:
         self._replicas = replicas
-        self._name = name
-        self._signing = signing
         self._rack = rack or box_rack(name, box, boxes)
         self._keys = dict(keys)
-        self._clock = clock
+        self._book = Book(replicas, name, signing, self._keys, clock, app)
         self._max_bytes = max_bytes
         self._app, self._app_before = app, app_before
         self._digests: dict[bytes, bytes] = {}
@@ -187,7 +186,7 @@ class Vault:
             Fewer than W stores hold release and manifest.
         """
         run, before = release.round.run, 0 if previous is None else previous.sequence
-        taken = [n for n in self._sequences(run) if n > before]
+        taken = [n for n in self._book.sequences(run) if n > before]
         prev = "" if previous is None else previous.manifest.hex()
         for sequence in taken:
             found = self._adopt(run, sequence, release, (root.hex(), prev))
@@ -208,22 +207,10 @@ class Vault:
             object=name,
             size=size,
             heads=heads,
-            **self._said(scope),
+            **self._book.said(scope),
         )
-        key = _key(run, manifest.sequence)
-        self._replicas.put(key, manifest.signed(self._signing))
+        self._book.write(manifest)
         return self._head(manifest, term)
-
-    def _said(self, scope: Scope) -> dict[str, str]:
-        """Return what a manifest says of its run's conditions and of its writer."""
-        return {
-            "key_id": scope.key_id.hex(),
-            "plan": scope.plan.hex(),
-            "layout": scope.layout.hex(),
-            "app": self._app,
-            "time": self._clock.wall().isoformat(timespec="milliseconds"),
-            "writer": self._name,
-        }
 
     def manifest(self, head: Head) -> Manifest:
         """Return the manifest a head names.
@@ -233,14 +220,7 @@ class Vault:
         NotFound, VerificationError, StorageError
             No store gives the one that was committed.
         """
-
-        def committed(stored: bytes) -> Manifest:
-            found = read_manifest(stored, self._keys)
-            if found.digest() != head.manifest:
-                raise VerificationError("not the manifest that was committed")
-            return found
-
-        return self._replicas.get(_key(head.run, head.sequence), MAX_BYTES, committed)
+        return self._book.committed(head)
 
     def require(self, head: Head, plan: bytes) -> None:
         """Return only if a run may go on from a head; see `Manifest.require`."""
@@ -347,10 +327,6 @@ class Vault:
             data = self._named(file, manifest, body.update)
         return prove(data, body, self._keys, manifest)
 
-    def _sequences(self, run: str) -> list[int]:
-        names = (k.rsplit("/", 1)[1] for k in self._replicas.keys(f"manifest/{run}/"))
-        return [int(name) for name in names if name.isdecimal()]
-
     def _adopt(
         self, run: str, sequence: int, release: Release, tie: tuple[str, str]
     ) -> Manifest | None:
@@ -360,19 +336,17 @@ class Vault:
         """
         wanted = (run, release.round.number, sequence, release.digest().hex(), *tie)
 
-        def fitting(stored: bytes) -> tuple[bytes, Manifest]:
-            m = read_manifest(stored, self._keys)
+        def fitting(m: Manifest) -> None:
             if (m.run, m.round, m.sequence, m.release, m.root, m.prev) != wanted:
                 raise VerificationError("it seals another CLOSE")
-            return stored, m
 
         def whole(stored: bytes) -> bytes:
             self._verified(io.BytesIO(stored), manifest)
             return stored
 
-        key = _key(run, sequence)
+        key = key_of(run, sequence)
         try:
-            signed, manifest = self._replicas.get(key, MAX_BYTES, fitting)
+            signed, manifest = self._book.found(run, sequence, fitting)
             stored = self._replicas.get(manifest.object, self._room(manifest), whole)
             self._replicas.put(
                 manifest.object, stored, lambda other: bool(whole(other))
@@ -386,7 +360,3 @@ class Vault:
     def _head(self, manifest: Manifest, term: int) -> Head:
         digest = manifest.digest()
         return Head(manifest.run, manifest.round, manifest.sequence, digest, term)
-
-
-def _key(run: str, sequence: int) -> str:
-    return f"manifest/{run}/{sequence:08d}"

@@ -40,7 +40,7 @@ def _commit(federation: Federation, head: Head) -> Commit:
     named = [(f"store-{i}", store) for i, store in enumerate(federation.stores)]
     for some in itertools.combinations(named, len(named) - QUORUM + 1):
         vault = federation.vault("agg-1")
-        vault._replicas = Replicas(some, 1)
+        vault._replicas = vault._book._replicas = Replicas(some, 1)
         try:
             release = vault.verify_release(head)
         except FedsecureError:

@@ -59,7 +59,7 @@ def decide(
     observed: Lease | None,
     now: float,
     *,
-    healthy: bool,
+    ailment: str,
     frozen: bool,
     yielding: bool = False,
 ) -> Decision:
@@ -74,8 +74,8 @@ def decide(
         its last standing on when the board does not answer.
     now : float
         Seconds of the monotonic clock.
-    healthy : bool
-        Whether the SuperLink answered, and the round made a step, within the ttl.
+    ailment : str
+        Why this aggregator could not do a leader's work now; "" if it could.
     frozen : bool
         Whether an operator paused this aggregator.
     yielding : bool
@@ -84,12 +84,12 @@ def decide(
     if standing.lease is None:
         if yielding and observed is None:
             return Decision(Act.WAIT, "leadership was handed over: others come first")
-        return _as_standby(standing, observed, healthy=healthy, frozen=frozen)
+        return _as_standby(standing, observed, ailment=ailment, frozen=frozen)
     if frozen:
         return Decision(Act.STEP_DOWN, "an operator paused this aggregator")
     if yielding:
         return Decision(Act.STEP_DOWN, "an operator handed leadership over")
-    return _as_leader(standing, standing.lease, observed, now, healthy=healthy)
+    return _as_leader(standing, standing.lease, observed, now, ailment=ailment)
 
 
 def granted(standing: Standing, lease: Lease, sent: float) -> Standing:
@@ -141,14 +141,16 @@ def check_ttl(ttl: float) -> float:
 
 
 def _as_standby(
-    standing: Standing, observed: Lease | None, *, healthy: bool, frozen: bool
+    standing: Standing, observed: Lease | None, *, ailment: str, frozen: bool
 ) -> Decision:
     if observed is not None and observed.holder != standing.name:
         return Decision(Act.WAIT, f"{observed.holder} leads with term {observed.term}")
     if frozen:
         return Decision(Act.WAIT, "the lease is free, and this aggregator is paused")
-    if not healthy:
-        return Decision(Act.WAIT, "the lease is free, and my own SuperLink is silent")
+    if ailment:
+        return Decision(
+            Act.WAIT, f"the lease is free, and {standing.name} cannot lead: {ailment}"
+        )
     return Decision(Act.CAMPAIGN, "the lease is free")
 
 
@@ -158,7 +160,7 @@ def _as_leader(
     observed: Lease | None,
     now: float,
     *,
-    healthy: bool,
+    ailment: str,
 ) -> Decision:
     if why := ended(standing, now):
         return Decision(Act.STEP_DOWN, f"term {lease.term} {why}")
@@ -166,9 +168,10 @@ def _as_leader(
         return Decision(
             Act.STEP_DOWN, f"{observed.holder} leads with term {observed.term}"
         )
-    if not healthy:
+    if ailment:
+        # At once, and not by waiting for the lease to end: an ailment is told late.
         return Decision(
-            Act.LEAD, f"term {lease.term} is not renewed: my SuperLink is silent"
+            Act.STEP_DOWN, f"{standing.name} gives up term {lease.term}: {ailment}"
         )
     if now - standing.renewed >= lease.ttl / RENEWALS_PER_TTL:
         return Decision(Act.RENEW, f"term {lease.term} is due for renewal")

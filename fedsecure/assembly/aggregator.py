@@ -6,6 +6,7 @@ secret stops it (KeyExposed, from `access.kit`).
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fedsecure.assembly.wish import HANDOVER, PAUSED, WishFile
 from fedsecure.checkpoint.inventory import take
 from fedsecure.checkpoint.rack import Rack
 from fedsecure.checkpoint.replicate import Replicas
+from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.clock import SystemClock
 from fedsecure.config import AggregatorConfig, RunConfig
@@ -31,6 +33,7 @@ from fedsecure.flower.leader import Terms, Tools
 from fedsecure.flower.link import site_nodes
 from fedsecure.flower.post import Finder, Round, Timing
 from fedsecure.flower.strategy import SecureFedAvg, Wire
+from fedsecure.flower.vitals import Vitals
 from fedsecure.ledger import Ledger
 from fedsecure.metadata import Engine
 from fedsecure.monitor.observer import JsonLines, Observer
@@ -93,19 +96,8 @@ def build_strategy(
     )
     observer = JsonLines(around.state / "events.jsonl", kit.name, clock, around.show)
     terms = read_terms(config, roster)
-    address = roster.member(kit.name, Role.AGGREGATOR).address
-    campaign = Campaign(
-        around.engine.leases,
-        kit.name,
-        address,
-        check_ttl(config.ttl),
-        clock,
-        operator=Operator(
-            WishFile(kit.state, PAUSED, SystemDisk()).wanted,
-            WishFile(kit.state, HANDOVER, SystemDisk()),
-        ),
-        beat=Pulse(kit.state / PULSE, clock).beat,
-    )
+    vitals = Vitals(check_ttl(config.ttl), clock, _teller(observer))
+    campaign = _campaign(kit, config, around, vitals)
     tools = _tools(kit, terms, around.engine, vault, ledger, observer)
     if around.scrubbed:
         judge, heads = make_judge(kit, rack), around.engine.journal.head
@@ -130,7 +122,7 @@ def build_strategy(
         aggregators=tuple(a.name for a in roster.of(Role.AGGREGATOR)),
         carry_from=int(config.carry_from_mb * 1e6),
     )
-    return SecureFedAvg(terms, tools, campaign, wire)
+    return SecureFedAvg(terms, tools, campaign, wire, vitals)
 
 
 def from_run_config(run_config: Mapping[str, object]) -> SecureFedAvg:
@@ -263,19 +255,56 @@ def refuse_sight() -> None:
         )
 
 
+def _campaign(
+    kit: Kit, config: AggregatorConfig, around: Surroundings, vitals: Vitals
+) -> Campaign:
+    clock = SystemClock()
+    pulse = Pulse(kit.state / PULSE, clock)
+
+    def beat() -> None:
+        # A round that hangs does not end by itself: its supervisor starts all anew.
+        if not vitals.stuck:
+            pulse.beat()
+
+    return Campaign(
+        around.engine.leases,
+        kit.name,
+        kit.roster.member(kit.name, Role.AGGREGATOR).address,
+        config.ttl,
+        clock,
+        ailment=vitals.ailment,
+        operator=Operator(
+            WishFile(kit.state, PAUSED, SystemDisk()).wanted,
+            WishFile(kit.state, HANDOVER, SystemDisk()),
+        ),
+        beat=beat,
+    )
+
+
+def _teller(observer: Observer) -> Callable[[str], None]:
+    """Return what writes of an ailment, and of its end; a full disk hides it only."""
+
+    def tell(ailment: str) -> None:
+        with suppress(OSError):
+            observer.note("unwell" if ailment else "well", {"reason": ailment})
+
+    return tell
+
+
 def _vault(kit: Kit, replicas: Replicas, rack: Rack, before: Sequence[str]) -> Vault:
-    aggregators = list(kit.roster.of(Role.AGGREGATOR))
+    members = kit.roster.members.values()
     return Vault(
         replicas,
         kit.name,
         kit.signing,
         kit.box,
-        {m.name: m.box for m in aggregators},
-        {m.name: m.signing for m in aggregators},
+        {m.name: m.box for m in kit.roster.of(Role.AGGREGATOR)},
+        {m.name: m.signing for m in members if m.role == Role.AGGREGATOR},
         SystemClock(),
         rack=rack,
         app=own_digest(SystemDisk()),
         app_before=before,
+        rosters=Rosters.of(kit),
     )
 
 

@@ -21,6 +21,7 @@ from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.clock import SystemClock
 from fedsecure.daemons.namesake import refuse_namesake
 from fedsecure.daemons.opened_kit import open_kit
+from fedsecure.daemons.runstatus import RunStatus
 from fedsecure.daemons.seat import Seat
 from fedsecure.daemons.shutdown import on_stop, run_main
 from fedsecure.daemons.supervisor import (
@@ -71,10 +72,6 @@ def main(path: Path) -> int:
     """
     kit = open_kit(path, Role.AGGREGATOR, SystemDisk(), SystemClock())
     return AggregatorDaemon(kit).serve(on_stop())
-
-
-class RunFailed(ProcessFailed):
-    """Flower ended the run; the daemon starts it again."""
 
 
 class AggregatorDaemon:
@@ -137,8 +134,8 @@ class AggregatorDaemon:
             refuse_namesake(board, self._kit.name, self._clock)
         except StorageError as silent:
             raise StorageError(
-                f"{' '.join(str(silent).split())}: start the engine, or mend the "
-                "network or its place, `lease` and `engine` in "
+                f"{' '.join(str(silent).split())}: start the engine, give it "
+                "room, or mend the network or its place, `lease` and `engine` in "
                 f"{self._kit.path / 'aggregator.json'}; this aggregator cannot lead or "
                 "stand by without it: then start it again"
             ) from silent
@@ -161,7 +158,8 @@ class AggregatorDaemon:
             self._observer.note("started", {"run": run})
             if self._config.engine.name != "embedded":
                 self._seat.prepare()
-            return self._watch(child, control, run, stop)
+            status = RunStatus(lambda: control.status(run), self._log)
+            return self._watch(child, status, stop)
 
     def _connect(self, child: Child, stop: threading.Event) -> Control | None:
         """Wait for the SuperLink's port; None if told to stop meanwhile."""
@@ -176,9 +174,7 @@ class AggregatorDaemon:
             stop.wait(_LOOK)
         return None
 
-    def _watch(
-        self, child: Child, control: Control, run: int, stop: threading.Event
-    ) -> bool:
+    def _watch(self, child: Child, status: RunStatus, stop: threading.Event) -> bool:
         """Return True once the run is complete; ProcessFailed if anything died."""
         app = Follower(lambda: named(child.pid, "flwr-serverapp"))
         gone_since, asked = 0.0, 0.0
@@ -190,7 +186,7 @@ class AggregatorDaemon:
             gone_since = (gone_since or now) if app.gone else 0.0
             if gone_since or now - asked > _ASK:
                 asked = now
-                if self._status(control, run) == "finished:completed":
+                if status.complete():
                     return True
             if not app.gone and self._pulse.hangs():
                 raise ProcessFailed("the ServerApp hangs: it shows no pulse")
@@ -199,21 +195,6 @@ class AggregatorDaemon:
                 raise ProcessFailed("the ServerApp died")
             wait_for_end([child.pid, *app.left], _LOOK)
         return True
-
-    def _status(self, control: Control, run: int) -> str:
-        """Return the run's status, or "" if the SuperLink did not answer this time.
-
-        An idle connection is closed by the server just when it is used again: no
-        answer is no reason to end a leader. Its process is watched besides.
-        """
-        try:
-            status = control.status(run)
-        except ProcessFailed as silent:
-            log.info("%s: status: %s", self._kit.name, silent)
-            return ""
-        if status.startswith("finished") and status != "finished:completed":
-            raise RunFailed(f"the run ended as {status}; see {self._log}")
-        return status
 
     def _start_superlink(self) -> Child:
         kit = self._kit

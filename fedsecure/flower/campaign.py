@@ -50,8 +50,8 @@ class Campaign:
     ttl : float
         Of the lease; seconds.
     clock : Clock
-    healthy : callable
-        Whether this aggregator could do a leader's work now.
+    ailment : callable
+        Why this aggregator could not do a leader's work now; "" if it could.
     operator : Operator
         What was asked of this aggregator; by default nothing.
     beat : callable
@@ -66,7 +66,7 @@ class Campaign:
         ttl: float,
         clock: Clock,
         *,
-        healthy: Callable[[], bool] = lambda: True,
+        ailment: Callable[[], str] = lambda: "",
         operator: Operator | None = None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
@@ -75,7 +75,7 @@ class Campaign:
         self._address = address
         self._ttl = ttl
         self._clock = clock
-        self._healthy = healthy
+        self._ailment = ailment
         self._operator = operator
         self._yields_until = 0.0
         self._yields_for = _YIELD_TTLS * ttl
@@ -164,7 +164,7 @@ class Campaign:
             self._stop.wait(_POLL)
 
     def _turn(self) -> None:
-        standing = self._standing
+        standing, ailment = self._standing, self._ailment()
         observed = self._board.read() if standing.lease is None else None
         self._holder = "" if observed is None else observed.holder
         if self._holder not in {"", standing.name}:
@@ -173,7 +173,7 @@ class Campaign:
             standing,
             observed,
             self._clock.now(),
-            healthy=self._healthy(),
+            ailment=ailment,
             frozen=self._operator is not None and self._operator.paused(),
             yielding=self._yielding(),
         )

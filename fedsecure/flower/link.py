@@ -305,11 +305,14 @@ class SuperLinkRefused(ProcessFailed):
     Attributes
     ----------
     reason : int
-        Flower's `ApiErrorCode`; 0: none, it did not answer.
+        Flower's `ApiErrorCode`; 0: none.
+    answered : bool
+        Whether it said anything at all.
     """
 
     def __init__(self, bad: Exception) -> None:
         answer = getattr(getattr(bad, "response", None), "text", None)
+        self.answered = answer is not None
         error = FlowerError.from_json(answer)
         self.reason = 0 if error is None else error.code
         told = "" if error is None else f": {error.message}"

@@ -26,6 +26,7 @@ from fedsecure.flower.carrier import Carrier
 from fedsecure.flower.driver import RoundDriver
 from fedsecure.flower.leader import Leader, Terms, Tools
 from fedsecure.flower.post import Finder, Round, Sent, Timing, untold
+from fedsecure.flower.vitals import Vitals
 from fedsecure.metadata import Step
 from fedsecure.update import Layout, flatten
 
@@ -77,6 +78,8 @@ class SecureFedAvg(Strategy):
         Without a post: it belongs to the grid, and `start` makes it.
     campaign : Campaign
     wire : Wire
+    vitals : Vitals
+        What the campaign looks at; told here of the SuperLink and of steps.
     """
 
     def __init__(
@@ -85,7 +88,9 @@ class SecureFedAvg(Strategy):
         tools: Callable[[Callable[[str], Round]], Tools],
         campaign: Campaign,
         wire: Wire,
+        vitals: Vitals,
     ) -> None:
+        self._vitals = vitals
         self._terms = terms
         self._tools = tools
         self._campaign = campaign
@@ -136,27 +141,35 @@ class SecureFedAvg(Strategy):
         carrier = Carrier(
             self._terms, tools, self._wire.aggregators, self._wire.carry_from
         )
+        self._vitals.watch(grid.get_node_ids)
         self._campaign.start()
         tools.observer.note("standby", {"holder": tools.name})
         try:
             while not self._complete(tools):
-                term = self._campaign.wait(timeout=0.25)
-                if term is None:
-                    carrier.turn(self._campaign.holder)
-                else:
-                    carrier.rest()
-                    self._lead_once(term, tools, first)
+                self._take_turn(tools, carrier, first)
         finally:
             carrier.rest()
             self._campaign.stop()
+            self._vitals.rest()
         return self._result(tools)
+
+    def _take_turn(
+        self, tools: Tools, carrier: Carrier, first: tuple[bytes, bytes] | None
+    ) -> None:
+        self._vitals.step()
+        term = self._campaign.wait(timeout=0.25)
+        if term is None:
+            carrier.turn(self._campaign.holder)
+        else:
+            carrier.rest()
+            self._lead_once(term, tools, first)
 
     def _lead_once(
         self, term: int, tools: Tools, first: tuple[bytes, bytes] | None
     ) -> None:
         tools.observer.note("leader", {"term": term, "holder": tools.name})
         tools.ledger.append("lease.acquired", tools.name, term=term)
-        leader = Leader(self._terms, tools, term, lambda: self._campaign.check(term))
+        leader = Leader(self._terms, tools, term, lambda: self._check(term))
         try:
             RoundDriver(leader, first).run()
         except (LeaseLost, StaleTerm, StorageError) as lost:
@@ -171,6 +184,11 @@ class SecureFedAvg(Strategy):
             self._campaign.step_down(floor=getattr(lost, "seen", 0))
         else:
             self._troubles = 0
+
+    def _check(self, term: int) -> None:
+        """Return only while this aggregator leads; who asks has made a step."""
+        self._vitals.step()
+        self._campaign.check(term)
 
     def _leads(self, term: int, error: Exception) -> bool:
         """Return whether an error met a leader that still leads: its own trouble."""

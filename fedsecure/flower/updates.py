@@ -29,7 +29,11 @@ class Updates:
         self._leader.tools.vault.keep(name, data, self._key(round_id))
 
     def read(self, round_id: RoundId, name: str) -> Bytes:
-        """Return an update that was kept; see `Vault.read`."""
+        """Return an update that was kept, if this aggregator still leads.
+
+        A successor may have hundreds to read: each is a step.
+        """
+        self._leader.check()
         most = self._leader.terms.max_bytes
         return self._leader.tools.vault.read(name, most, self._key(round_id))
 
@@ -37,6 +41,7 @@ class Updates:
         """Delete a round's updates: who steals the run key later finds nothing."""
         for entry in self._leader.entries(number):
             if entry.round == number and entry.step == Step.UPDATE:
+                self._leader.check()
                 self._leader.tools.vault.drop(str(read_detail(entry)["object"]))
 
     def _key(self, round_id: RoundId) -> RoundKey | None:

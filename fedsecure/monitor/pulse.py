@@ -9,12 +9,11 @@ import contextlib
 from pathlib import Path
 
 from fedsecure.clock import Clock
+from fedsecure.monitor.stillness import Stillness
 
 PULSE = "pulse"
 """Name of the file in an aggregator's state folder."""
 _SPACING = 0.5
-_SHARE = 0.1
-"""Of the limit: how much one look may count."""
 
 
 class Pulse:
@@ -68,18 +67,13 @@ class PulseWatch:
         with contextlib.suppress(OSError):
             self._path.unlink()
         self._last = ""
-        self._when = self._clock.now()
-        self._still = 0.0
+        self._stillness = Stillness(self._limit, self._clock)
 
     def hangs(self) -> bool:
         """Return whether the pulse stands still; one that never beat does not hang."""
-        now = self._clock.now()
-        passed, self._when = now - self._when, now
         with contextlib.suppress(OSError):
             seen = self._path.read_text(encoding="ascii")
             if seen and seen != self._last:
-                self._last, self._still = seen, 0.0
-                return False
-        if self._last:
-            self._still += min(max(passed, 0.0), self._limit * _SHARE)
-        return self._still > self._limit
+                self._last = seen
+                self._stillness.moved()
+        return self._stillness.too_long() and bool(self._last)

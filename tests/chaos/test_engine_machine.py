@@ -86,7 +86,7 @@ class Leases(RuleBasedStateMachine):
             seen = None
             if member.standing.lease is None:
                 seen = member.engine.leases.read()
-            decision = decide(member.standing, seen, now, healthy=True, frozen=False)
+            decision = decide(member.standing, seen, now, ailment="", frozen=False)
             self._act(member, decision.act, now)
         except StorageError:
             if now >= member.standing.valid_until:

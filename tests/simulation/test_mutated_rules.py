@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,9 @@ from fedsecure.envelope import Kind, Scope, parse, sign
 from fedsecure.errors import FedsecureError, LeaseLost, StaleTerm
 from fedsecure.flower import campaign
 from fedsecure.flower.campaign import Campaign
+from fedsecure.flower.vitals import SILENCE_TTLS, STEP, Vitals
 from fedsecure.metadata import Engine, JournalEntry, Lease, Step
+from fedsecure.monitor.stillness import Stillness
 from fedsecure.outgoing import Outgoing
 from fedsecure.release import Release, release_of, root
 from fedsecure.trainer import Trainer
@@ -298,14 +301,16 @@ class Two:
     """Two candidates over one board, stepped by hand."""
 
     def __init__(self) -> None:
-        self.clock, self.ill = FakeClock(), False
+        self.clock, self.silent, self.stuck = FakeClock(), False, False
         self.state = State(self.clock)
+        self.vitals: dict[str, Vitals] = {}
         self.one = self._candidate("agg-1")
         self.two = self._candidate("agg-2")
         self.one._turn()
 
     def pass_ttls(self, ttls: int) -> None:
         for _ in range(6 * ttls + 1):
+            self._live()
             for each in (self.one, self.two):
                 with suppress(FedsecureError):
                     each._turn()
@@ -318,17 +323,31 @@ class Two:
             return False
         return True
 
+    def _live(self) -> None:
+        """Be answered, and make a step; agg-1 does so only if a test lets it."""
+        for name, vitals in self.vitals.items():
+            if not (self.silent and name == "agg-1"):
+                vitals._answers.moved()
+            if not (self.stuck and name == "agg-1"):
+                vitals.step()
+
     def _candidate(self, name: str) -> Campaign:
-        board, ill = engine(self.state).leases, name == "agg-1"
-        healthy = lambda: not (ill and self.ill)  # noqa: E731
-        return Campaign(board, name, "host", TTL, self.clock, healthy=healthy)
+        vitals = self.vitals[name] = Vitals(TTL, self.clock, lambda _: None)
+        board, ailment = engine(self.state).leases, vitals.ailment
+        return Campaign(board, name, "host", TTL, self.clock, ailment=ailment)
 
 
-def led_while_ill() -> list[str]:
-    both = Two()
-    both.ill = True
-    both.pass_ttls(2)
-    return ["a leader that is ill keeps its lease"] if both.may_act() else []
+def led_while_unwell() -> list[str]:
+    """Let an aggregator lead without a SuperLink, and one whose round stands still."""
+    silent, stuck = Two(), Two()
+    silent.silent = stuck.stuck = True
+    silent.pass_ttls(SILENCE_TTLS + 1)
+    stuck.pass_ttls(int(STEP / TTL) + 1)
+    return [
+        f"a leader whose {what} keeps its lease"
+        for what, both in (("SuperLink is silent", silent), ("round is stuck", stuck))
+        if both.may_act() or both.two.wait(0.0) is None
+    ]
 
 
 def led_in_silence() -> list[str]:
@@ -349,16 +368,29 @@ def led_by_the_time_of_day() -> list[str]:
 
 
 def test_renewal_without_health_is_noticed(monkeypatch: Monkey) -> None:
-    assert led_while_ill() == []
+    assert led_while_unwell() == []
     decide = election.decide
 
     def careless(
-        standing: Standing, seen: Lease | None, now: float, **others: bool
+        standing: Standing, seen: Lease | None, now: float, **others: object
     ) -> Decision:
-        return decide(standing, seen, now, **{**others, "healthy": True})
+        well: dict[str, Any] = {**others, "ailment": ""}
+        return decide(standing, seen, now, **well)
 
     monkeypatch.setattr(campaign, "decide", careless)
-    assert led_while_ill() != []
+    assert len(led_while_unwell()) == 2
+
+
+def test_silence_that_is_not_counted_is_noticed(monkeypatch: Monkey) -> None:
+    assert led_while_unwell() == []
+    look = Stillness.look
+
+    def forgiving(self: Stillness) -> float:
+        self.moved()
+        return look(self)
+
+    monkeypatch.setattr(Stillness, "look", forgiving)
+    assert len(led_while_unwell()) == 2
 
 
 def test_leader_that_never_demotes_itself_is_noticed(monkeypatch: Monkey) -> None:

@@ -30,10 +30,10 @@ def act(
     observed: Lease | None,
     now: float,
     *,
-    healthy: bool = True,
+    ailment: str = "",
     frozen: bool = False,
 ) -> Act:
-    return decide(standing, observed, now, healthy=healthy, frozen=frozen).act
+    return decide(standing, observed, now, ailment=ailment, frozen=frozen).act
 
 
 def test_standby_campaigns_for_a_free_lease() -> None:
@@ -41,7 +41,7 @@ def test_standby_campaigns_for_a_free_lease() -> None:
 
 
 def test_standby_waits_while_another_leads() -> None:
-    decision = decide(IDLE, OTHERS, 0.0, healthy=True, frozen=False)
+    decision = decide(IDLE, OTHERS, 0.0, ailment="", frozen=False)
     assert (decision.act, decision.reason) == (Act.WAIT, "other leads with term 5")
 
 
@@ -49,8 +49,10 @@ def test_standby_waits_while_frozen() -> None:
     assert act(IDLE, None, 0.0, frozen=True) == Act.WAIT
 
 
-def test_standby_without_a_superlink_waits() -> None:
-    assert act(IDLE, None, 0.0, healthy=False) == Act.WAIT
+def test_standby_that_is_unwell_waits_and_says_why() -> None:
+    decision = decide(IDLE, None, 0.0, ailment="it is ill", frozen=False)
+    assert decision.act == Act.WAIT
+    assert decision.reason == "the lease is free, and me cannot lead: it is ill"
 
 
 def test_restarted_holder_campaigns_for_its_own_old_lease() -> None:
@@ -75,7 +77,7 @@ def test_leader_steps_down_before_the_engine_would_end_it() -> None:
 
 
 def test_leader_that_slept_steps_down_and_says_for_how_long() -> None:
-    decision = decide(LEADS, None, 112.5, healthy=True, frozen=False)
+    decision = decide(LEADS, None, 112.5, ailment="", frozen=False)
     assert decision.act == Act.STEP_DOWN
     assert "term 4 ended 10.00 s ago" in decision.reason
 
@@ -90,7 +92,7 @@ def test_a_clock_that_jumps_never_leaves_a_leader_in_doubt(jump: float) -> None:
 
 
 def test_leader_whose_clock_went_back_says_by_how_much() -> None:
-    decision = decide(LEADS, None, 100.0 - 3600, healthy=True, frozen=False)
+    decision = decide(LEADS, None, 100.0 - 3600, ailment="", frozen=False)
     assert decision.act == Act.STEP_DOWN
     assert "the clock went back 3600.00 s" in decision.reason
 
@@ -99,9 +101,10 @@ def test_leader_steps_down_for_a_higher_term() -> None:
     assert act(LEADS, OTHERS, 100.1) == Act.STEP_DOWN
 
 
-def test_leader_without_a_superlink_lets_its_lease_run_out() -> None:
-    assert act(LEADS, None, 101.0, healthy=False) == Act.LEAD
-    assert act(LEADS, None, 103.0, healthy=False) == Act.STEP_DOWN
+def test_leader_that_is_unwell_steps_down_at_once_and_says_why() -> None:
+    decision = decide(LEADS, None, 100.1, ailment="it is ill", frozen=False)
+    assert decision.act == Act.STEP_DOWN
+    assert decision.reason == "me gives up term 4: it is ill"
 
 
 def test_validity_counts_from_the_sending() -> None:
@@ -128,11 +131,11 @@ def test_paused_leader_steps_down() -> None:
 
 
 def test_leader_that_hands_over_steps_down() -> None:
-    decision = decide(LEADS, None, 100.1, healthy=True, frozen=False, yielding=True)
+    decision = decide(LEADS, None, 100.1, ailment="", frozen=False, yielding=True)
     assert decision.act == Act.STEP_DOWN
     assert "handed leadership over" in decision.reason
 
 
 def test_who_handed_over_lets_others_come_first() -> None:
-    waits = decide(IDLE, None, 0.0, healthy=True, frozen=False, yielding=True)
+    waits = decide(IDLE, None, 0.0, ailment="", frozen=False, yielding=True)
     assert waits.act == Act.WAIT

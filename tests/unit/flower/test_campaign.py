@@ -32,17 +32,19 @@ class Board:
         self.clock = FakeClock()
         self.state = State(self.clock)
         self.said: dict[str, Said] = {}
+        self.ailments: dict[str, str] = {}
         self.one, self.two = self.candidate("agg-1"), self.candidate("agg-2")
 
-    def candidate(self, name: str, *, healthy: bool = True) -> Campaign:
+    def candidate(self, name: str) -> Campaign:
         said = self.said[name] = Said()
+        self.ailments[name] = ""
         return Campaign(
             engine(self.state).leases,
             name,
             "host",
             TTL,
             self.clock,
-            healthy=lambda: healthy,
+            ailment=lambda: self.ailments[name],
             operator=Operator(lambda: said.paused, said),
         )
 
@@ -193,10 +195,36 @@ def test_leader_leads_on_while_the_board_is_silent_but_not_beyond_its_lease(
         board.one.check(1)
 
 
-def test_unhealthy_standby_does_not_campaign(board: Board) -> None:
-    sick = board.candidate("agg-3", healthy=False)
-    turn(sick)
-    assert sick.wait(0.0) is None
+def test_unwell_standby_does_not_campaign_until_it_is_well(board: Board) -> None:
+    board.ailments["agg-1"] = "its SuperLink is silent"
+    turn(board.one)
+    assert board.one.wait(0.0) is None
+    board.ailments["agg-1"] = ""
+    turn(board.one)
+    assert board.one.wait(0.0) == 1
+
+
+def test_unwell_leader_leaves_the_lease_to_the_other_at_once(board: Board) -> None:
+    turn(board.one)
+    board.ailments["agg-1"] = "its SuperLink is silent"
+    turn(board.one, board.two)
+    assert board.two.wait(0.0) == 2
+    with pytest.raises(LeaseLost, match=r"term 1 is over: .* its SuperLink is silent"):
+        board.one.check(1)
+
+
+def test_ailment_is_looked_at_while_the_board_is_silent(board: Board) -> None:
+    seen = list[str]()
+
+    def ailment() -> str:
+        seen.append("a look")
+        return ""
+
+    board.one._ailment = ailment
+    board.state.reachable = False
+    with pytest.raises(StorageError):
+        turn(board.one)
+    assert seen == ["a look"]
 
 
 @pytest.fixture

@@ -59,6 +59,8 @@ class Kit:
     roster : Roster
         The newest one found.
     signing, box : SigningKey, BoxKey
+    earlier : tuple of Roster
+        The others found, oldest first: who took part then.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Kit:
     roster: Roster
     signing: SigningKey
     box: BoxKey
+    earlier: tuple[Roster, ...] = ()
 
     @property
     def state(self) -> Path:
@@ -118,7 +121,8 @@ def read_kit(path: Path, disk: Disk, mode: Mode) -> Kit:
             f"{path}: {', '.join(missing)} is missing: the kit of {role} {name} is "
             "incomplete; copy the whole folder again"
         )
-    roster = _roster(path, disk, facts["federation"])
+    rosters = _rosters(path, disk, facts["federation"])
+    roster = rosters[-1]
     try:
         member = roster.member(name, role)
     except VerificationError as bad:
@@ -126,7 +130,7 @@ def read_kit(path: Path, disk: Disk, mode: Mode) -> Kit:
     signing, box = _keys(path, disk)
     if signing.public != member.signing or box.public != member.box:
         raise KitError(f"{path}: its keys are not those the roster has for {name}")
-    return Kit(path, name, role, roster, signing, box)
+    return Kit(path, name, role, roster, signing, box, rosters[:-1])
 
 
 def install_roster(kit: Kit, data: bytes, disk: Disk) -> Kit:
@@ -155,7 +159,8 @@ def install_roster(kit: Kit, data: bytes, disk: Disk) -> Kit:
     target = kit.path / "roster.d" / f"{roster.version:08d}.json"
     with contextlib.suppress(AlreadyExists):  # read_kit compares what is there
         disk.write_once(target, data)
-    return replace(kit, roster=_roster(kit.path, disk, kit.roster.federation))
+    rosters = _rosters(kit.path, disk, kit.roster.federation)
+    return replace(kit, roster=rosters[-1], earlier=rosters[:-1])
 
 
 def _facts(path: Path, disk: Disk) -> dict[str, str]:
@@ -180,13 +185,16 @@ def _facts(path: Path, disk: Disk) -> dict[str, str]:
     return found
 
 
-def _roster(path: Path, disk: Disk, federation: str) -> Roster:
+def _rosters(path: Path, disk: Disk, federation: str) -> tuple[Roster, ...]:
+    """Return each roster of a kit once, the newest last."""
     names = ["roster.json", *(f"roster.d/{n}" for n in disk.listdir(path / "roster.d"))]
     try:
         found = [read_roster(disk.read(path / n, MAX_BYTES), federation) for n in names]
-        return newest(found)
+        best = newest(found)
     except (VerificationError, NotFound) as bad:
         raise KitError(f"{path}: {bad}") from bad
+    versions = {roster.version: roster for roster in found} | {best.version: best}
+    return tuple(versions[number] for number in sorted(versions))
 
 
 def _keys(path: Path, disk: Disk) -> tuple[SigningKey, BoxKey]:

@@ -162,6 +162,15 @@ class Roster:
         """Return whether a member is one and was not revoked."""
         return name in self.members and name not in self.revoked
 
+    def digest(self) -> str:
+        """Return what a checkpoint names this roster by: SHA-256, hexadecimal.
+
+        Over federation and content, not over the signature: it is the same for every
+        kit, and of two rosters of one version it tells which.
+        """
+        about = bytes.fromhex(self.federation) + self._body()
+        return hashlib.sha256(b"fedsecure-roster-digest-v1\0" + about).hexdigest()
+
     def signed(self, root: SigningKey) -> bytes:
         """Return the stored form: root's public key, signature, canonical JSON."""
         body = self._body()

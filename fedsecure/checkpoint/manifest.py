@@ -10,10 +10,15 @@ what does not change from round to round (run key's wraps, layout, first model) 
 strategy's state to keep: federated averaging has none on a server, which never holds
 the model (docs/adr/0025), and what a site's own training keeps (rounding errors carried
 over, its ledger) is on its shelf.
+
+Since format 3 a manifest names the roster it was made under (`checkpoint.rosters` says
+what is done with that; docs/adr/0032). One of format 2 does not, and is read as saying
+nothing of it.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 
@@ -22,9 +27,35 @@ from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 from fedsecure.update import JSON
 
-FORMAT = 2
+FORMAT = 3
+WITHOUT_ROSTER = 2
+"""The format before: the same fields but those that name the roster."""
 MAX_BYTES = 1 << 20
 _LABEL = b"fedsecure-manifest-v1\0"
+_ROSTER = ("roster", "roster_digest", "federation")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class UnknownWriter(VerificationError):
+    """A manifest says it is by somebody who is no aggregator in the roster we have.
+
+    Nothing in it was verified: without the writer's key it cannot be.
+
+    Attributes
+    ----------
+    federation, roster : str, int
+        What it says it was made under; "" and 0: it does not.
+    """
+
+    def __init__(self, values: Mapping[str, JSON]) -> None:
+        federation, roster = values.get("federation"), values.get("roster")
+        self.federation = federation if isinstance(federation, str) else ""
+        self.roster = roster if type(roster) is int else 0
+        under = f" under roster {self.roster}" if self.roster > 0 else ""
+        super().__init__(
+            "manifest is not by an aggregator we know, it says by "
+            f"{values['writer']!r:.40}{under}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +88,9 @@ class Manifest:
     heads : str
         Signed heads of the sites' ledgers as known then, canonical JSON (`receipts`):
         what a ledger put back from a backup is compared with.
+    roster, roster_digest, federation : int, str, str
+        Version and digest (`Roster.digest`) of the roster it was made under, and whose
+        it is; 0, "" and "": not said, and the manifest is of format 2.
     """
 
     run: str
@@ -76,6 +110,15 @@ class Manifest:
     layout: str = ""
     app: str = ""
     heads: str = "{}"
+    roster: int = 0
+    roster_digest: str = ""
+    federation: str = ""
+
+    @property
+    def format(self) -> int:
+        """Return which fields its stored form has."""
+        says = any(getattr(self, name) for name in _ROSTER)
+        return FORMAT if says else WITHOUT_ROSTER
 
     def require(self, plan: str, app: str, before: Collection[str] = ()) -> None:
         """Return only if a run with this configuration and code may go on from here.
@@ -115,8 +158,8 @@ class Manifest:
         return key.sign(_LABEL + self._body()) + self._body()
 
     def _body(self) -> bytes:
-        values: dict[str, JSON] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return canonical({"format": FORMAT, **values})
+        values: dict[str, JSON] = {n: getattr(self, n) for n in _kinds(self.format)}
+        return canonical({"format": self.format, **values})
 
 
 def read_manifest(data: bytes, keys: Mapping[str, VerifyKey]) -> Manifest:
@@ -129,6 +172,8 @@ def read_manifest(data: bytes, keys: Mapping[str, VerifyKey]) -> Manifest:
 
     Raises
     ------
+    UnknownWriter
+        Its writer is none of those.
     VerificationError
         Too large, not signed by its writer, or not well formed.
     """
@@ -137,9 +182,11 @@ def read_manifest(data: bytes, keys: Mapping[str, VerifyKey]) -> Manifest:
     signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
     try:
         values = json.loads(body)
-        writer = keys[values["writer"]]
+        writer = keys.get(values["writer"])
     except (ValueError, KeyError, TypeError, RecursionError) as bad:
         raise VerificationError("manifest is not by an aggregator we know") from bad
+    if writer is None:
+        raise UnknownWriter(values)
     writer.verify(signature, _LABEL + body)
     try:
         strict = canonical(values) == body
@@ -151,17 +198,44 @@ def read_manifest(data: bytes, keys: Mapping[str, VerifyKey]) -> Manifest:
 
 
 def _manifest(values: dict[str, JSON]) -> Manifest:
-    expected = {f.name: f.type for f in fields(Manifest)}
-    known = values.get("format") == FORMAT and values["format"] is not True
+    said = values.get("format")
+    known = type(said) is int and said in (WITHOUT_ROSTER, FORMAT)
+    expected = _kinds(WITHOUT_ROSTER if said == WITHOUT_ROSTER else FORMAT)
     if set(values) != {"format", *expected} or not known:
         raise VerificationError(
-            f"manifest of format {values.get('format')!r:.20} does not have the fields "
-            f"of format {FORMAT}, which this version reads: upgrade this aggregator, "
-            "or use the version that wrote it"
+            f"manifest of format {said!r:.20} does not have the fields of format "
+            f"{FORMAT}, which this version reads, or {WITHOUT_ROSTER}, which it reads "
+            "too: upgrade this aggregator, or use the version that wrote it"
         )
     for name, kind in expected.items():
         if type(values[name]) is not kind:
             raise VerificationError(f"manifest field {name} is not of type {kind}")
         if kind is int and int(str(values[name])) < 0:
             raise VerificationError(f"manifest field {name}={values[name]}, below 0")
-    return Manifest(**{name: values[name] for name in expected})  # type: ignore[arg-type]
+    made = Manifest(**{n: values[n] for n in expected})  # type: ignore[arg-type]
+    if said == FORMAT:
+        _require_roster(made)
+    return made
+
+
+def _kinds(form: int) -> dict[str, object]:
+    """Return name and type of every field of a format."""
+    kinds: dict[str, object] = {f.name: f.type for f in fields(Manifest)}
+    if form == WITHOUT_ROSTER:
+        return {name: kinds[name] for name in kinds if name not in _ROSTER}
+    return kinds
+
+
+def _require_roster(manifest: Manifest) -> None:
+    """Refuse a roster that is named in part: it would have a second stored form."""
+    if manifest.roster < 1:
+        raise VerificationError(
+            f"manifest field roster={manifest.roster}, must be at least 1 in format "
+            f"{FORMAT}"
+        )
+    for name in ("roster_digest", "federation"):
+        if not _DIGEST.fullmatch(getattr(manifest, name)):
+            raise VerificationError(
+                f"manifest field {name}={getattr(manifest, name)!r:.80} is no SHA-256 "
+                "in hexadecimal"
+            )

@@ -17,6 +17,7 @@ from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest
 from fedsecure.checkpoint.proof import BodyHash, prove
 from fedsecure.checkpoint.rack import Rack, box_rack
 from fedsecure.checkpoint.replicate import Replicas
+from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.checkpoint.roundkey import RoundKey, new_key, read_key
 from fedsecure.clock import Clock
 from fedsecure.disk import Readable
@@ -45,7 +46,8 @@ class Vault:
         This aggregator.
     signing, box : SigningKey, BoxKey
     boxes, keys : mapping
-        Box and signing keys of all aggregators.
+        Box keys of the aggregators that take part; signing keys of all, revoked ones
+        too: what they wrote before still counts.
     clock : Clock
     max_bytes : int
         Largest plain object.
@@ -53,6 +55,8 @@ class Vault:
         The key-encryption keys; without, those of the kits: `box` and `boxes`.
     app : str
         Digest of our code; see `Manifest`.
+    rosters : Rosters, optional
+        See `Book`.
     """
 
     def __init__(  # noqa: PLR0913  (a rack stands for box and boxes)
@@ -69,11 +73,12 @@ class Vault:
         rack: Rack | None = None,
         app: str = "",
         app_before: Collection[str] = (),
+        rosters: Rosters | None = None,
     ) -> None:
         self._replicas = replicas
         self._rack = rack or box_rack(name, box, boxes)
         self._keys = dict(keys)
-        self._book = Book(replicas, name, signing, self._keys, clock, app)
+        self._book = Book(replicas, name, signing, self._keys, clock, app, rosters)
         self._max_bytes = max_bytes
         self._app, self._app_before = app, app_before
         self._digests: dict[bytes, bytes] = {}
@@ -184,6 +189,8 @@ class Vault:
         ------
         NotEnoughReplicas
             Fewer than W stores hold release and manifest.
+        ConfigurationError
+            A manifest that nobody committed was made under a newer roster than ours.
         """
         run, before = release.round.run, 0 if previous is None else previous.sequence
         taken = [n for n in self._book.sequences(run) if n > before]
@@ -209,8 +216,7 @@ class Vault:
             heads=heads,
             **self._book.said(scope),
         )
-        self._book.write(manifest)
-        return self._head(manifest, term)
+        return self._head(self._book.write(manifest), term)
 
     def manifest(self, head: Head) -> Manifest:
         """Return the manifest a head names.
@@ -223,8 +229,13 @@ class Vault:
         return self._book.committed(head)
 
     def require(self, head: Head, plan: bytes) -> None:
-        """Return only if a run may go on from a head; see `Manifest.require`."""
-        self.manifest(head).require(plan.hex(), self._app, self._app_before)
+        """Return only if a run may go on from a head.
+
+        See `Manifest.require` and `Rosters.require`.
+        """
+        manifest = self.manifest(head)
+        manifest.require(plan.hex(), self._app, self._app_before)
+        self._book.require(manifest)
 
     def read_release(self, head: Head) -> Bytes:
         """Return the release envelope a head's manifest seals: name and tags hold."""
@@ -339,6 +350,7 @@ class Vault:
         def fitting(m: Manifest) -> None:
             if (m.run, m.round, m.sequence, m.release, m.root, m.prev) != wanted:
                 raise VerificationError("it seals another CLOSE")
+            self._book.require_adoptable(m)
 
         def whole(stored: bytes) -> bytes:
             self._verified(io.BytesIO(stored), manifest)

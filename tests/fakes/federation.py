@@ -18,6 +18,7 @@ from fedsecure.access.roster import Member, Role, Roster
 from fedsecure.accounting import Relation
 from fedsecure.assembly.node import recover_budgets
 from fedsecure.checkpoint.replicate import Replicas
+from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.client_round import ClientRound
 from fedsecure.client_run import Identity
@@ -393,6 +394,7 @@ class Federation:
             {a: self.box(a).public for a in self.aggregators},
             {a: self.signing(a).public for a in self.aggregators},
             self.clock,
+            rosters=Rosters(self.roster),
         )
 
     def expected_model(self) -> Vector:

@@ -241,6 +241,26 @@ def test_an_older_roster_beside_the_kit_does_not(kits: Path) -> None:
     assert read(kit.path).roster.version == 2
 
 
+def test_a_kit_tells_the_earlier_rosters_it_has_oldest_first(kits: Path) -> None:
+    kit = read(kits / "site-01")
+    assert kit.earlier == ()
+    for version in (3, 2):
+        newer = _signed(kits, replace(kit.roster, version=version))
+        folder = kit.path / "roster.d"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{version}.json").write_bytes(newer)
+    shutil.copy(folder / "3.json", folder / "again.json")
+    found = read(kit.path)
+    assert found.roster.version == 3
+    assert [roster.version for roster in found.earlier] == [1, 2]
+
+
+def test_installing_keeps_the_roster_before_as_an_earlier_one(kits: Path) -> None:
+    kit = read(kits / "site-01")
+    newer = _signed(kits, replace(kit.roster, version=2))
+    assert install_roster(kit, newer, SystemDisk()).earlier == (kit.roster,)
+
+
 def test_a_forged_roster_beside_the_kit_stops_it(kits: Path) -> None:
     folder = kits / "site-01" / "roster.d"
     folder.mkdir()

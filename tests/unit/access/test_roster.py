@@ -1,6 +1,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -159,6 +160,25 @@ def test_spaces_in_the_signed_body_are_refused() -> None:
     body = json.dumps(json.loads(SIGNED[96:]), ensure_ascii=False).encode()
     with pytest.raises(VerificationError, match="canonical"):
         read_roster(_sign(body), FEDERATION)
+
+
+def test_a_rosters_digest_is_the_same_wherever_it_was_read() -> None:
+    assert read_roster(SIGNED, FEDERATION).digest() == ROSTER.digest()
+    assert len(bytes.fromhex(ROSTER.digest())) == 32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"federation": "ab" * 32},
+        {"version": 4},
+        {"expires": "2027-01-01T00:00:01Z"},
+        {"revoked": frozenset[str]()},
+        {"members": {"site-02": MEMBERS["site-02"]}},
+    ],
+)
+def test_a_rosters_digest_covers_every_field(change: dict[str, Any]) -> None:
+    assert replace(ROSTER, **change).digest() != ROSTER.digest()
 
 
 def test_a_member_is_found_in_its_role() -> None:

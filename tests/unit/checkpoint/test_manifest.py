@@ -1,5 +1,6 @@
 """A manifest: its one form, its signature, and what is refused of it."""
 
+import hashlib
 import json
 from dataclasses import fields, replace
 
@@ -7,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, read_manifest
+from fedsecure.checkpoint.manifest import (
+    MAX_BYTES,
+    Manifest,
+    UnknownWriter,
+    read_manifest,
+)
 from fedsecure.envelope import canonical
 from fedsecure.errors import ConfigurationError, VerificationError
 from fedsecure.keys import SIGNATURE_BYTES, SigningKey
@@ -33,8 +39,20 @@ MANIFEST = Manifest(
     layout="ab",
     app="cd",
     heads='{"site-1":[1,"00","00"]}',
+    roster=5,
+    roster_digest="ab" * 32,
+    federation="cd" * 32,
 )
 SIGNED = MANIFEST.signed(KEY)
+BEFORE = replace(MANIFEST, roster=0, roster_digest="", federation="")
+ROSTER_FIELDS = {"roster", "roster_digest", "federation"}
+# As it lies in the stores of runs that were begun before.
+STORED_BEFORE = (
+    b'{"after":1,"app":"cd","format":2,"heads":"{\\"site-1\\":[1,\\"00\\",\\"00\\"]}",'
+    b'"key_id":"ee","layout":"ab","object":"obj/dd","plan":"ff","prev":"aa",'
+    b'"release":"bb","root":"cc","round":2,"run":"run","sequence":3,"size":100,'
+    b'"term":4,"time":"2026-01-01T00:00:00.000+00:00","writer":"agg-1"}'
+)
 LABEL = b"fedsecure-manifest-v1\0"
 
 
@@ -58,6 +76,25 @@ def test_body_is_canonical_json_of_all_fields() -> None:
     assert set(values) == {"format", *(f.name for f in fields(Manifest))}
 
 
+def test_what_an_earlier_version_stored_is_read_as_naming_no_roster() -> None:
+    found = read_manifest(_signed(STORED_BEFORE), KEYS)
+    assert found == BEFORE
+    assert (found.format, found.roster, found.federation) == (2, 0, "")
+
+
+def test_what_an_earlier_version_stored_keeps_the_digest_its_head_names() -> None:
+    found = read_manifest(_signed(STORED_BEFORE), KEYS)
+    assert found.signed(KEY) == _signed(STORED_BEFORE)
+    assert found.digest() == hashlib.sha256(LABEL + STORED_BEFORE).digest()
+
+
+def test_the_two_formats_are_told_apart_by_their_fields_alone() -> None:
+    body = json.loads(BEFORE.signed(KEY)[SIGNATURE_BYTES:])
+    assert body["format"] == 2
+    assert {*body} & ROSTER_FIELDS == set()
+    assert MANIFEST.format == 3
+
+
 @pytest.mark.parametrize("field", [f.name for f in fields(Manifest)])
 def test_digest_covers_every_field(field: str) -> None:
     value = getattr(MANIFEST, field)
@@ -76,8 +113,25 @@ def test_another_aggregators_signature_is_refused() -> None:
 
 
 def test_writer_we_do_not_know_is_refused() -> None:
-    with pytest.raises(VerificationError, match="not by an aggregator we know"):
+    with pytest.raises(UnknownWriter, match="know, it says by 'agg-1' under roster 5"):
         read_manifest(SIGNED, {"agg-2": OTHER.public})
+
+
+def test_unknown_writer_tells_the_roster_that_is_claimed() -> None:
+    with pytest.raises(UnknownWriter) as caught:
+        read_manifest(SIGNED, {})
+    assert (caught.value.roster, caught.value.federation) == (5, "cd" * 32)
+
+
+@pytest.mark.parametrize("roster", [None, "9", True, 9.5, [9], -3])
+def test_roster_claimed_by_an_unknown_writer_is_a_number_or_none(
+    roster: object,
+) -> None:
+    body = json.dumps({"writer": "agg-9", "roster": roster, "federation": 7}).encode()
+    with pytest.raises(UnknownWriter, match=r"by 'agg-9'$") as caught:
+        read_manifest(_signed(body), KEYS)
+    assert caught.value.roster <= 0
+    assert caught.value.federation == ""
 
 
 def test_signature_for_another_purpose_is_refused() -> None:
@@ -118,6 +172,23 @@ def test_larger_than_one_mebibyte_is_refused_unparsed() -> None:
         {"run": 7},
         {"prev": None},
         {"object": ["obj/dd"]},
+        {"format": 2},
+        {"format": 2, "roster": 0, "roster_digest": "", "federation": ""},
+        {"format": 4},
+        {"format": "3"},
+        {"roster": 0},
+        {"roster": 0, "roster_digest": "", "federation": ""},
+        {"roster": -1},
+        {"roster": "5"},
+        {"roster": True},
+        {"roster_digest": ""},
+        {"roster_digest": "AB" * 32},
+        {"roster_digest": "ab" * 33},
+        {"roster_digest": "ab" * 32 + "\n"},
+        {"roster_digest": 7},
+        {"federation": ""},
+        {"federation": "../" * 10},
+        {"federation": None},
     ],
 )
 def test_field_that_is_not_strict_is_refused_although_signed(
@@ -128,9 +199,10 @@ def test_field_that_is_not_strict_is_refused_although_signed(
         read_manifest(_signed(body.encode()), KEYS)
 
 
-def test_missing_field_is_refused_although_signed() -> None:
+@pytest.mark.parametrize("field", ["root", *sorted(ROSTER_FIELDS)])
+def test_missing_field_is_refused_although_signed(field: str) -> None:
     values = _values()
-    del values["root"]
+    del values[field]
     body = json.dumps(values, separators=(",", ":"), sort_keys=True).encode()
     with pytest.raises(VerificationError, match="does not have the fields"):
         read_manifest(_signed(body), KEYS)
@@ -150,6 +222,8 @@ def test_second_form_of_the_same_manifest_is_refused_although_signed() -> None:
         b"null",
         b'{"writer":["agg-1"]}',
         b'{"writer":"agg-1"}',
+        b'{"format":2,"writer":"agg-1"}',
+        b'{"format":3,"writer":"agg-1"}',
         b'{"run":"\\ud800","writer":"agg-1"}',
         b'{"round":NaN,"writer":"agg-1"}',
         b'{"round":9007199254740993,"writer":"agg-1"}',

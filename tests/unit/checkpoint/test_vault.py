@@ -6,12 +6,15 @@ from itertools import combinations
 
 import pytest
 
+from fedsecure.access.roster import Member, Role, Roster
 from fedsecure.checkpoint import seal
 from fedsecure.checkpoint.manifest import Manifest, read_manifest
 from fedsecure.checkpoint.replicate import Replicas
+from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.envelope import Kind, Scope, sign
 from fedsecure.errors import (
+    ConfigurationError,
     NotEnoughReplicas,
     NotFound,
     StorageError,
@@ -42,7 +45,12 @@ class World:
         default_factory=lambda: [FlakyStore() for _ in range(3)]
     )
 
-    def vault(self, name: str = "agg-1", dies_at: int | None = None) -> Vault:
+    def vault(
+        self,
+        name: str = "agg-1",
+        dies_at: int | None = None,
+        rosters: Rosters | None = None,
+    ) -> Vault:
         power = Power(dies_at)
         for store in self.stores:
             store.power = power
@@ -55,6 +63,7 @@ class World:
             {n: box.public for n, box in BOXES.items()},
             {n: key.public for n, key in SIGNING.items()},
             FakeClock(),
+            rosters=rosters,
         )
 
     def copies(self, key: str) -> list[bytes]:
@@ -530,3 +539,85 @@ def test_bit_changed_on_every_store_is_found(world: World, prefix: str) -> None:
         for store in world.stores:
             store.flip(name, at)
     assert world.vault().verify_release(head) == _release()[1]
+
+
+# --- rosters --------------------------------------------------------------------------
+
+
+def _rosters(version: int, revoked: str = "") -> Rosters:
+    members = {
+        name: Member(
+            name, Role.AGGREGATOR, "org", key.public, BOXES[name].public, "", ""
+        )
+        for name, key in SIGNING.items()
+    }
+    return Rosters(Roster("0f" * 32, version, members, "", frozenset(revoked.split())))
+
+
+def test_a_manifest_names_its_writers_roster(world: World) -> None:
+    vault = world.vault(rosters=_rosters(3))
+    assert vault.manifest(_put(vault)).roster == 3
+
+
+def test_an_aggregator_goes_on_from_an_older_roster(world: World) -> None:
+    head = _put(world.vault(rosters=_rosters(3)))
+    world.vault("agg-2", rosters=_rosters(4)).require(head, b"p" * 32)
+
+
+def test_an_aggregator_does_not_go_on_from_a_newer_roster(world: World) -> None:
+    head = _put(world.vault(rosters=_rosters(4)))
+    with pytest.raises(ConfigurationError, match="under roster 4, this kit has roste"):
+        world.vault("agg-2", rosters=_rosters(3)).require(head, b"p" * 32)
+
+
+def test_a_checkpoint_by_a_revoked_aggregator_is_refused(world: World) -> None:
+    head = _put(world.vault(rosters=_rosters(4, "agg-1")))
+    with pytest.raises(ConfigurationError, match="agg-1 is revoked since roster 4"):
+        world.vault("agg-2", rosters=_rosters(4, "agg-1")).require(head, b"p" * 32)
+
+
+def test_what_a_revoked_aggregator_left_uncommitted_is_passed_over(
+    world: World,
+) -> None:
+    _put(world.vault(rosters=_rosters(3)))
+    vault = world.vault("agg-2", rosters=_rosters(4, "agg-1"))
+    head = _put(vault)
+    assert (head.sequence, vault.manifest(head).writer) == (2, "agg-2")
+
+
+def test_what_a_living_aggregator_left_uncommitted_is_adopted(world: World) -> None:
+    _put(world.vault(rosters=_rosters(3)))
+    vault = world.vault("agg-2", rosters=_rosters(4))
+    head = _put(vault)
+    assert (head.sequence, vault.manifest(head).writer) == (1, "agg-1")
+    assert vault.manifest(head).roster == 3
+
+
+def test_nothing_is_released_beside_a_manifest_under_a_newer_roster(
+    world: World,
+) -> None:
+    _put(world.vault(rosters=_rosters(4)))
+    with pytest.raises(ConfigurationError, match="under roster 4, this kit has roste"):
+        _put(world.vault("agg-2", rosters=_rosters(3)))
+    assert world.keys("manifest/") == ["manifest/run/00000001"]
+
+
+def test_a_head_by_an_aggregator_that_joined_later_asks_for_its_roster(
+    world: World,
+) -> None:
+    head = _put(world.vault(rosters=_rosters(4)))
+    vault = world.vault("agg-2", rosters=_rosters(3))
+    del vault._keys["agg-1"]
+    with pytest.raises(
+        ConfigurationError, match="'agg-1' under roster 4, this kit has roster 3: copy"
+    ):
+        vault.manifest(head)
+
+
+def test_one_store_with_a_strangers_manifest_hides_no_good_copy(world: World) -> None:
+    head = _put(world.vault(rosters=_rosters(3)))
+    key = world.keys("manifest/")[0]
+    stored = world.vault("agg-1").manifest(head)
+    forged = replace(stored, writer="agg-9", roster=9).signed(STRANGER)
+    world.stores[0].objects[key] = forged
+    assert world.vault("agg-2", rosters=_rosters(3)).manifest(head) == stored

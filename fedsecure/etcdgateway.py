@@ -35,10 +35,25 @@ _PAUSE = 0.05  # seconds between two rounds over all members
 # permission, exhausted, precondition, out of range, not implemented, unauthenticated.
 _NO = (3, 5, 6, 7, 8, 9, 11, 12, 16)
 _SHORTEST = 0.1  # seconds given to one member
+_EXHAUSTED, _FULL = 8, "database space exceeded"
+_ROOM = (
+    "its quota (--quota-backend-bytes) is used up: compact and defragment it, or give "
+    "it a larger one, then `etcdctl alarm disarm`; nothing was written half, and the "
+    "run goes on where it stopped"
+)
 
 
 class Refused(StorageError):
     """A member answered, and the answer is no: asking another one does not help."""
+
+
+class NoRoom(Refused):
+    """The cluster's quota is used up.
+
+    A member checks it before a write is agreed on and says it again after it was
+    applied: of writes that are on their way when the quota ends, some are there
+    although this was the answer (`quotaApplierV3` of etcd's ``server/apply.go``).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +133,9 @@ class Gateway:
         Raises
         ------
         Refused
-            The cluster said no.
+            The cluster said no; of a write, that nothing was written.
         OutcomeUnknown
-            `writes`, and an answer was lost.
+            `writes`, and an answer was lost, or was that its quota is used up.
         StorageError
             No member could be asked.
         """
@@ -138,7 +153,9 @@ class Gateway:
             try:
                 answer = self._once(member, path, body)
             except Refused as no:
-                raise Refused(f"{self.cluster.shown}: could not {what}: {no}") from no
+                text = f"{self.cluster.shown}: could not {what}: {no}"
+                unknown |= writes and isinstance(no, NoRoom)
+                raise OutcomeUnknown(text) if unknown else type(no)(text) from no
             except StorageError as silent:
                 reason = str(silent)
                 unknown |= writes and isinstance(silent, OutcomeUnknown)
@@ -293,12 +310,17 @@ def _judged(failed: Etcd3Exception, where: str) -> StorageError:
     if isinstance(failed, ConnectionFailedError):
         # Nobody listens there: certainly not asked. Else the answer may be lost.
         cause = getattr(failed.__context__, "args", ("",))
-        refused = isinstance(getattr(cause[0], "reason", None), NewConnectionError)
-        return StorageError(reason) if refused else OutcomeUnknown(reason)
+        why = getattr(cause[0], "reason", None)
+        if not isinstance(why, NewConnectionError):
+            return OutcomeUnknown(reason)
+        said = getattr(why.__cause__, "strerror", None) or reason
+        return StorageError(f"{where}: {said}; does that member run?")
     try:
         code = json.loads(failed.detail_text or "")["code"]
     except (ValueError, LookupError, TypeError):
         return OutcomeUnknown(reason)
+    if code == _EXHAUSTED and _FULL in reason:
+        return NoRoom(f"{reason}: {_ROOM}")
     return Refused(reason) if code in _NO else OutcomeUnknown(reason)
 
 

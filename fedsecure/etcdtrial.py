@@ -22,6 +22,13 @@ log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 3.0
 """How long a follower may take to sync what the cluster has acknowledged."""
+_MEND = {
+    "CORRUPT": "members differ: take out the one that does, and let it join anew",
+    "NOSPACE": (
+        "its quota (--quota-backend-bytes) is used up: `etcdctl compact`, `etcdctl "
+        "defrag`, or a larger quota"
+    ),
+}
 _SYNCED = re.compile(
     r"^etcd_disk_wal_fsync_duration_seconds_count (\S+)$", re.MULTILINE
 )
@@ -46,9 +53,10 @@ def try_out(gateway: Gateway, prefix: str, max_skew: float) -> None:
     alarms = gateway.ask("read alarms", "maintenance/alarm", {"action": "GET"})
     raised = {str(each.get("alarm")) for each in alarms.get("alarms", [])}
     if raised:
+        mend = "; ".join(_MEND.get(alarm, "mend it") for alarm in sorted(raised))
         raise ConfigurationError(
-            f"{shown} has the alarm {', '.join(sorted(raised))}: mend it, then "
-            "`etcdctl alarm disarm`"
+            f"{shown} has the alarm {', '.join(sorted(raised))}: {mend}; then "
+            "`etcdctl alarm disarm`, and start this aggregator again"
         )
     before = _synced(gateway, there)
     keys: set[str] = set()

@@ -89,12 +89,16 @@ def bring_up(keys: Keys) -> None:
         They are of another version.
     """
     key = f"{keys.prefix}format"
-    made, now = keys.transact(
-        "make its keys",
-        [absent(key)],
-        [put(key, FORMAT), put(keys.term, digits(0))],
-        [get(key)],
-    )
+    # Looked for first: a cluster whose quota is used up answers no transaction that
+    # could write, and whoever only looks wants to see it.
+    made, now = False, keys.transact("look for its keys", [], [get(key)])[1]
+    if key not in now:
+        made, now = keys.transact(
+            "make its keys",
+            [absent(key)],
+            [put(key, FORMAT), put(keys.term, digits(0))],
+            [get(key)],
+        )
     kept = FORMAT if made or key not in now else now[key].value
     if kept != FORMAT:
         raise ConfigurationError(

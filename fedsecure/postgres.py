@@ -33,6 +33,11 @@ _GRACE = 0.25  # seconds our own bound waits longer than the server's
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _VERIFIED = ("verify-ca", "verify-full")
 _DURABLE = ("on", "remote_apply")
+_ENDED = ("FATAL", "PANIC")
+_FULL = (
+    ": free space on the disk of that server or take a larger one, and start the "
+    "server if it ended; nothing was written half, and the run goes on where it stopped"
+)
 _STANDING = """
 SELECT pg_is_in_recovery(), current_setting('fsync'),
   current_setting('synchronous_commit'), current_setting('transaction_read_only'),
@@ -174,7 +179,7 @@ class Sessions:
             cursor = session.execute(statement, given)
             rows = cursor.fetchall() if cursor.description else []
         except psycopg.Error as failed:
-            broken = session.closed or not isinstance(failed.sqlstate, str)
+            broken = session.closed or _ended(failed)
             self._leave(session, broken=broken)
             raise self._named(what, failed, unknown=writes and broken) from failed
         except BaseException:
@@ -234,11 +239,23 @@ class Sessions:
             raise Unfit(f"{self.server.shown} {problem}")
 
     def _named(self, what: str, failed: psycopg.Error, *, unknown: bool) -> Exception:
-        reason = failed.diag.message_primary or str(failed).strip() or "no answer"
-        text = f"{self.server.shown}: could not {what}: {reason}"
+        said = failed.diag.message_primary or str(failed).strip() or "no answer"
+        reason = " ".join(said.split())
+        full = _FULL if isinstance(failed, psycopg.errors.DiskFull) else ""
+        text = f"{self.server.shown}: could not {what}: {reason}{full}"
         if isinstance(failed, psycopg.errors.UniqueViolation):
             return AlreadyExists(text)
         return OutcomeUnknown(text) if unknown else StorageError(text)
+
+
+def _ended(failed: psycopg.Error) -> bool:
+    """Return whether a session ended with an error: what it wrote may stand.
+
+    A server whose disk of the log is full says so, and dies of it (PANIC); a commit
+    that it had written by then is found at its next start.
+    """
+    severity = failed.diag.severity_nonlocalized
+    return not isinstance(failed.sqlstate, str) or severity in _ENDED
 
 
 def _problem(

@@ -16,6 +16,8 @@ import psycopg
 import requests
 from psycopg.conninfo import make_conninfo
 
+from tests.fakes.smalldisk import SmallDisk
+
 START_SECONDS = 30.0
 
 
@@ -123,9 +125,17 @@ class Postgresql:
         ``name=value``, as in postgresql.conf.
     password : str
         Asked of everybody; none if empty.
+    data_mib, wal_mib : int
+        Size of a disk of its own for data, or for the write-ahead log; 0: none.
     """
 
-    def __init__(self, *options: str, password: str = "") -> None:
+    def __init__(
+        self,
+        *options: str,
+        password: str = "",
+        data_mib: int = 0,
+        wal_mib: int = 0,
+    ) -> None:
         binaries = postgresql_binaries()
         if binaries is None:
             raise RuntimeError(no_postgresql())
@@ -140,6 +150,13 @@ class Postgresql:
         secret.write_text(f"{password}\n")
         secret.chmod(0o644)  # of a test, in a folder of mode 0700
         asked = [f"--pwfile={secret}", "--auth=scram-sha-256"]
+        self.disk: SmallDisk | None = None
+        place = []
+        if data_mib or wal_mib:
+            where = self.folder / ("data" if data_mib else "wal")
+            owner = "postgres" if os.geteuid() == 0 else ""
+            self.disk = SmallDisk(where, data_mib or wal_mib, owner)
+            place = [] if data_mib else [f"--waldir={where}", "--wal-segsize=1"]
         self._run_once(
             [
                 f"{binaries}/initdb",
@@ -149,6 +166,7 @@ class Postgresql:
                 "--no-locale",
                 "--no-sync",  # of the empty database only
                 *(asked if password else ["--auth=trust"]),
+                *place,
             ]
         )
         self.start()
@@ -172,7 +190,7 @@ class Postgresql:
             self.folder / "log",
             user="postgres",
         )
-        until(self._answers, self.process)
+        until(self.answers, self.process)
 
     def stop(self) -> None:
         """Stop as an operator would, who does not wait for sessions."""
@@ -194,6 +212,8 @@ class Postgresql:
     def close(self) -> None:
         """End it and remove its folder."""
         self.process.end(signal.SIGQUIT)  # nobody needs its last checkpoint
+        if self.disk is not None:
+            self.disk.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
@@ -205,7 +225,8 @@ class Postgresql:
         if process._child.wait(60):
             raise RuntimeError(process.log.read_text(errors="replace"))
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Return whether it takes a session now."""
         try:
             self._connect().close()
         except psycopg.Error:
@@ -214,9 +235,11 @@ class Postgresql:
 
 
 @contextlib.contextmanager
-def postgresql(*options: str, password: str = "") -> Iterator[Postgresql]:
+def postgresql(
+    *options: str, password: str = "", data_mib: int = 0, wal_mib: int = 0
+) -> Iterator[Postgresql]:
     """Yield a server that is ended afterwards."""
-    server = Postgresql(*options, password=password)
+    server = Postgresql(*options, password=password, data_mib=data_mib, wal_mib=wal_mib)
     try:
         yield server
     finally:
@@ -242,10 +265,15 @@ class Etcd:
         Further options of each member.
     tls : Path, optional
         A folder with ca.pem, server.pem and server.key: clients need certificates too.
+    disk_mib : int
+        Size of a disk of its own for the first member; 0: none.
     """
 
-    def __init__(self, size: int, *options: str, tls: Path | None = None) -> None:
+    def __init__(
+        self, size: int, *options: str, tls: Path | None = None, disk_mib: int = 0
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fedsecure-etcd-"))
+        self.disk = SmallDisk(self.folder / "e0", disk_mib) if disk_mib else None
         scheme = "http" if tls is None else "https"
         self.ports = [(free_port(), free_port()) for _ in range(size)]
         self.endpoints = [f"{scheme}://127.0.0.1:{client}" for client, _ in self.ports]
@@ -283,6 +311,8 @@ class Etcd:
         for member in self.members:
             if member.alive():
                 member.kill()
+        if self.disk is not None:
+            self.disk.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _member(self, number: int) -> Process:
@@ -313,9 +343,11 @@ class Etcd:
 
 
 @contextlib.contextmanager
-def etcd(size: int = 3, *options: str, tls: Path | None = None) -> Iterator[Etcd]:
+def etcd(
+    size: int = 3, *options: str, tls: Path | None = None, disk_mib: int = 0
+) -> Iterator[Etcd]:
     """Yield a cluster that is ended afterwards."""
-    cluster = Etcd(size, *options, tls=tls)
+    cluster = Etcd(size, *options, tls=tls, disk_mib=disk_mib)
     try:
         yield cluster
     finally:

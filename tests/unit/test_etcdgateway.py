@@ -10,6 +10,7 @@ import pytest
 from fedsecure.errors import ConfigurationError, OutcomeUnknown, StorageError
 from fedsecure.etcdgateway import (
     Gateway,
+    NoRoom,
     Refused,
     absent,
     below,
@@ -78,10 +79,43 @@ def test_no_of_the_cluster_is_asked_once() -> None:
         assert (_asked(one), _asked(two)) == (1, 0)
 
 
+FULL = (429, {"error": "etcdserver: mvcc: database space exceeded", "code": 8})
+
+
+def test_write_that_met_a_quota_is_an_unknown_outcome_and_says_what_to_do() -> None:
+    with member({TXN: FULL}) as one, pytest.raises(OutcomeUnknown) as said:
+        _gateway(one.endpoint).ask("append", "kv/txn", {}, writes=True)
+    assert "could not append" in str(said.value)
+    assert "--quota-backend-bytes" in str(said.value)
+    assert "`etcdctl alarm disarm`" in str(said.value)
+    assert _asked(one) == 1
+
+
+def test_what_writes_nothing_and_meets_a_quota_is_refused() -> None:
+    with member({TXN: FULL}) as one, pytest.raises(NoRoom):
+        _gateway(one.endpoint).ask("look", "kv/txn", {})
+
+
+def test_member_that_is_busy_is_no_quota() -> None:
+    busy = (429, {"error": "etcdserver: too many requests", "code": 8})
+    with member({TXN: busy}) as one, pytest.raises(Refused) as said:
+        _gateway(one.endpoint).ask("append", "kv/txn", {}, writes=True)
+    assert "quota" not in str(said.value)
+
+
+def test_no_after_an_answer_that_was_lost_leaves_a_write_unknown() -> None:
+    no = (400, {"error": "no", "code": 3})
+    with member({TXN: None}) as lost, member({TXN: no}) as one:
+        gateway = _gateway(lost.endpoint, one.endpoint)
+        with pytest.raises(OutcomeUnknown):
+            gateway.ask("append", "kv/txn", {}, writes=True)
+
+
 def test_nobody_there_is_a_storage_error_in_time() -> None:
     start = time.monotonic()
     with pytest.raises(StorageError, match="could not write") as failed:
         _gateway(NOBODY, timeout=0.3).ask("write", "kv/txn", {}, writes=True)
+    assert f"{NOBODY}: Connection refused; does that member run?" in str(failed.value)
     assert not isinstance(failed.value, OutcomeUnknown)
     assert time.monotonic() - start < 1.5
 

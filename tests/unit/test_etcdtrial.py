@@ -142,6 +142,16 @@ def test_alarm_is_refused_by_its_name() -> None:
         _try(one)
 
 
+def test_alarm_of_a_quota_says_how_to_end_it() -> None:
+    alarms = {"alarms": [{"memberID": "1", "alarm": "NOSPACE"}]}
+    bad = _well(**{"/v3/maintenance/alarm": (200, alarms)})
+    with (
+        member(bad) as one,
+        pytest.raises(ConfigurationError, match=r"`etcdctl compact`.*`etcdctl alarm"),
+    ):
+        _try(one)
+
+
 def test_cluster_that_lets_several_win_is_refused() -> None:
     loose = _well(**{"/v3/kv/txn": (200, {"succeeded": True})})
     with member(loose) as one, pytest.raises(ConfigurationError, match="let 8 of 8"):

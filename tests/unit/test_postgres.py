@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -221,6 +222,38 @@ def test_write_that_the_server_refused_is_no_unknown_outcome() -> None:
         sessions.ask("append", "SELECT 1", writes=True)
     assert not isinstance(failed.value, OutcomeUnknown)
     assert list(sessions._idle) == [session]
+
+
+class Panic(psycopg.errors.DiskFull):
+    """What a server says before it ends."""
+
+    diag = SimpleNamespace(  # type: ignore[assignment]
+        severity_nonlocalized="PANIC",
+        message_primary="could not write to file: No space left on device",
+    )
+
+
+def test_write_over_which_a_server_ended_is_an_unknown_outcome() -> None:
+    session = Broken()
+    session.gone, session.failure = False, Panic("panic")
+    sessions = _sessions(session)
+    with pytest.raises(OutcomeUnknown, match="free space on the disk of that server"):
+        sessions.ask("append", "SELECT 1", writes=True)
+    assert not sessions._idle
+
+
+def test_full_disk_of_a_server_is_said_with_what_to_do() -> None:
+    session = Broken()
+    session.gone, session.failure = False, psycopg.errors.DiskFull("no space")
+    with pytest.raises(StorageError, match=r"no space: free space .* or take a larger"):
+        _sessions(session).ask("append", "SELECT 1", writes=True)
+
+
+def test_words_of_several_lines_become_one() -> None:
+    session = Broken()
+    session.failure = psycopg.OperationalError("refused\n\tIs it running?")
+    with pytest.raises(StorageError, match="connect: refused Is it running"):
+        _sessions(session).ask("connect", "SELECT 1")
 
 
 def test_unique_key_that_is_there_is_said_so() -> None:

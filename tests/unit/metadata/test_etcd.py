@@ -77,6 +77,16 @@ def test_second_member_makes_no_second_set_of_keys(
     assert keeper.kept[b"/p/term"][0] == digits(7)
 
 
+def test_keys_that_are_there_are_asked_for_by_nothing_that_could_write(
+    node: Member, engine: Engine
+) -> None:
+    node.asked.clear()
+    bring_up(engine.leases._keys)  # type: ignore[attr-defined]
+    bodies = _bodies(node, "/v3/kv/txn")
+    assert bodies
+    assert "request_put" not in str(bodies)
+
+
 def test_who_only_looks_makes_no_trial(node: Member, engine: Engine) -> None:
     node.asked.clear()
     settings = {"endpoints": [node.endpoint], "prefix": "/p/", "trial": False}

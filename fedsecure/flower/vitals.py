@@ -91,7 +91,7 @@ class Vitals:
             try:
                 ask()
             except Exception as bad:  # noqa: BLE001 - the edge to Flower, as in `post`
-                self._refusal = f" (it said {type(bad).__name__})"
+                self._refusal = f" (last: {type(bad).__name__})"
             else:
                 self._refusal = ""
                 self._answers.moved()

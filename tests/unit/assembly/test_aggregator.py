@@ -23,6 +23,9 @@ from fedsecure.assembly.aggregator import (
 from fedsecure.assembly.places import open_stores
 from fedsecure.config import AggregatorConfig
 from fedsecure.errors import ConfigurationError, KeyExposed, KitError
+from fedsecure.flower.strategy import SecureFedAvg
+from fedsecure.monitor.observer import read_lines
+from fedsecure.monitor.pulse import PULSE
 from fedsecure.trainer import JSON
 from tests.fakes.federation import Federation
 from tests.fakes.kits import kit, make_kits
@@ -131,6 +134,54 @@ def test_store_that_is_down_stops_the_start(
         build_strategy(
             kit(kits, "agg-1"), config(plan, tmp_path), surroundings(tmp_path, stores)
         )
+
+
+# --- health ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(
+    kits: Path, plan: Mapping[str, JSON], tmp_path: Path
+) -> Iterator[SecureFedAvg]:
+    around = surroundings(tmp_path, [FlakyStore() for _ in range(3)])
+    state = kit(kits, "agg-1").state
+    state.mkdir(exist_ok=True)
+    yield build_strategy(kit(kits, "agg-1"), config(plan, tmp_path), around)
+    (state / PULSE).unlink(missing_ok=True)
+
+
+def test_campaign_looks_at_the_vitals_of_its_strategy(built: SecureFedAvg) -> None:
+    assert built._campaign._ailment == built._vitals.ailment
+
+
+def test_round_that_stands_still_takes_the_pulse_away(
+    kits: Path, built: SecureFedAvg
+) -> None:
+    pulse = kit(kits, "agg-1").state / PULSE
+    built._vitals.stuck = True
+    built._campaign._beat()
+    assert not pulse.exists()
+    built._vitals.stuck = False
+    built._campaign._beat()
+    assert pulse.exists()
+
+
+def test_ailment_and_its_end_are_events(built: SecureFedAvg, tmp_path: Path) -> None:
+    built._vitals._tell("its SuperLink is silent")
+    built._vitals._tell("")
+    lines = read_lines(tmp_path / "state" / "events.jsonl")
+    said = [(line["event"], line["reason"]) for line in lines]
+    assert said == [("unwell", "its SuperLink is silent"), ("well", "")]
+
+
+def test_full_disk_hides_an_ailment_and_ends_no_campaign(
+    built: SecureFedAvg, tmp_path: Path
+) -> None:
+    place = tmp_path / "state" / "events.jsonl"
+    place.unlink(missing_ok=True)
+    place.mkdir()  # as a disk that takes nothing
+    built._vitals._tell("its SuperLink is silent")
+    assert built._campaign.holder == ""
 
 
 def test_replicas_on_one_device_are_refused_if_asked(

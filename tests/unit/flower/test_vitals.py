@@ -144,7 +144,7 @@ def test_refusal_is_no_answer_and_is_named(case: Case, superlink: SuperLink) -> 
     superlink.error = PermissionError("run 1 is not running")
     superlink.open.set()
     asked(superlink, 3)
-    assert ailment(case).endswith("for 15 s (it said PermissionError)")
+    assert ailment(case).endswith("for 15 s (last: PermissionError)")
 
 
 def test_rest_ends_the_questions(case: Case, superlink: SuperLink) -> None:

@@ -7,12 +7,12 @@ be durable before the next step is written before the next step.
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from fedsecure import parts
+from fedsecure.client_admission import Admission, Admitted
 from fedsecure.client_carried import Carried, patience
 from fedsecure.client_charges import Charges
 from fedsecure.client_door import Door
@@ -32,21 +32,17 @@ from fedsecure.envelope import (
     parse,
     read_head,
     verify,
-    verify_head,
 )
 from fedsecure.errors import (
     AlreadyExists,
     FedsecureError,
-    InputConflict,
     NotFound,
-    ReleaseMissing,
     StorageError,
     VerificationError,
 )
 from fedsecure.ledger import Ledger
 from fedsecure.onesum import OneSum
 from fedsecure.outgoing import Outgoing
-from fedsecure.privacy.account import Reservation
 from fedsecure.privacy.budget import Budget
 from fedsecure.receipts import HEADS
 from fedsecure.release import read_release
@@ -54,21 +50,8 @@ from fedsecure.runplan import RunPlan
 from fedsecure.shelf import Kept
 from fedsecure.stores import Store
 from fedsecure.trainer import JSON, Trainer, TrainingResult, TrainingTask
-from fedsecure.update import Layout, ModelUpdate, RoundId, Vector, model_digest
+from fedsecure.update import ModelUpdate, RoundId, Vector
 from fedsecure.witness import Witness
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A request that passed every check and is paid for."""
-
-    round: RoundId
-    run: ClientRun
-    after: int
-    layout: Layout
-    model: Vector
-    input_digest: bytes
-    reservations: tuple[Reservation, ...]
 
 
 class ClientRound:
@@ -117,6 +100,7 @@ class ClientRound:
         self._witness = Witness(me, peers, ledger, budgets)
         self._door = Door(me, peers, ledger, self._witness)
         self._charges = Charges(budgets, self._witness)
+        self._admission = Admission(me, self._runs, self._sums, self._charges)
         self._reports = Reports(me, self._charges, self._witness, random)
         self._masks = ClientMasks(me, peers, self._sums, random)
         self._carried = Carried()
@@ -190,56 +174,8 @@ class ClientRound:
     # --- admit ----------------------------------------------------------------------
 
     def admit(self, request: Verified, rows: int) -> Admitted | Kept:
-        """Check a request to train and pay for it.
-
-        Returns
-        -------
-        Admitted or Kept
-            What is kept is the stored answer: this round was answered before.
-
-        Raises
-        ------
-        InputConflict
-            Answered before on another input, or it starts from another release.
-        ReleaseMissing
-            The release it starts from was not opened here yet.
-        BudgetExhausted
-            The data set's budget does not allow it; nothing was touched.
-        """
-        round_id = request.scope.round
-        run, given = self._runs.get(round_id.run), _digest(request.header, "input")
-        known = run.shelf.answer(round_id.number)
-        if known is not None:
-            return self._same_input(known, given)
-        after = parts.count(request.header, "after")
-        layout, model = self._model_after(run, request.header)
-        run.keys.of(round_id.number)  # before anything is paid for
-        paid = self._charges.training(run.plan, round_id, layout, rows)
-        return Admitted(round_id, run, after, layout, model, given, paid)
-
-    def _same_input(self, known: Kept, given: bytes) -> Kept:
-        if _digest(self._own(known), "input") != given:
-            before = known.head.scope.round
-            raise InputConflict(
-                f"round {before.number} of {before.run} was answered on another input; "
-                "it is never trained again"
-            )
-        known.check()
-        return known
-
-    def _model_after(
-        self, run: ClientRun, header: Mapping[str, JSON]
-    ) -> tuple[Layout, Vector]:
-        """Return the model a request starts from, if this site opened the same."""
-        after = parts.count(header, "after")
-        layout, model = run.shelf.layout(), run.shelf.model(after)
-        if layout is None or model is None:
-            raise ReleaseMissing(f"the release of round {after} was not opened here")
-        opened = self._sums.digest(run.plan.run, after)
-        ours = opened if after else model_digest(model)
-        if _digest(header, "input") != ours:
-            raise InputConflict(f"another release of round {after} was opened here")
-        return layout, model
+        """Check a request to train and pay for it; see `Admission.admit`."""
+        return self._admission.admit(request, rows)
 
     # --- protect --------------------------------------------------------------------
 
@@ -334,14 +270,14 @@ class ClientRound:
         mine = run.shelf.answer(round_id.number)
         if mine is None:
             return None
-        self._own(mine)
+        self._admission.own(mine)
         return mine.head.digest()
 
     # --- small steps ----------------------------------------------------------------
 
     def _report(self, run: ClientRun, request: Verified, trainer: Trainer) -> Outgoing:
         """Evaluate the last model without training; metrics leave under the plan."""
-        start = partial(self._model_after, run, request.header)
+        start = partial(self._admission.start, run, request.header)
         units = partial(_units, run.plan, trainer)
 
         def ended() -> None:
@@ -350,10 +286,6 @@ class ClientRound:
                 residual(run).forget()
 
         return self._reports.last(run, request, start, trainer, units, ended)
-
-    def _own(self, kept: Kept) -> Mapping[str, JSON]:
-        """Return the header of an own update; its body stays where it is."""
-        return verify_head(kept.head, self._me.signing.public, kinds=(Kind.UPDATE,))
 
 
 def _task(admitted: Admitted) -> TrainingTask:
@@ -379,10 +311,3 @@ def _checked_update(admitted: Admitted, result: TrainingResult) -> ModelUpdate:
             f"training took {result.dp_steps} noisy steps, {paid} were paid for"
         )
     return update
-
-
-def _digest(header: Mapping[str, JSON], name: str) -> bytes:
-    try:
-        return bytes.fromhex(parts.text(header, name))
-    except ValueError as bad:
-        raise VerificationError(f"message field {name!r} is not hexadecimal") from bad

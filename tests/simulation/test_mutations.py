@@ -14,9 +14,10 @@ import pytest
 from fedsecure import shelf
 from fedsecure.checkpoint.roundkey import RoundKey
 from fedsecure.checkpoint.vault import Vault
+from fedsecure.client_admission import Admitted
 from fedsecure.client_charges import Charges
 from fedsecure.client_door import Door
-from fedsecure.client_round import Admitted, ClientRound
+from fedsecure.client_round import ClientRound
 from fedsecure.client_run import ClientRun
 from fedsecure.envelope import Envelope, Kind, Verified, parse, verify
 from fedsecure.errors import FedsecureError, Refused, SecondAggregate

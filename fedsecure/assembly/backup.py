@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from fedsecure.access.kit import Kit, read_kit
+from fedsecure.access.roster import MAX_BYTES as ROSTER_BYTES
 from fedsecure.access.roster import Role
 from fedsecure.assembly.backupfile import (
     MAX_FILE_BYTES,
@@ -24,6 +25,7 @@ from fedsecure.assembly.backupfile import (
     roster_of,
     walk,
 )
+from fedsecure.assembly.comeback import CONFIG, require_roster
 from fedsecure.assembly.filing import (
     INDEX,
     LEDGER,
@@ -179,16 +181,20 @@ def restore(
     VerificationError
         The backup is not good; nothing was written.
     KitError
-        A file is there that differs and is no shorter diary; nothing was written.
+        A file is there that differs and is no shorter diary, or a checkpoint was made
+        under a newer roster than the kit would have; nothing was written.
     StorageError
         A daemon runs there, or the disk fails; a repeat goes on.
     """
     disk = disk or SystemDisk()
-    verify(path, lid)
+    federation = verify(path, lid).federation
     acts: dict[str, Act] = {}
+    told: dict[str, bytes] = {}
 
     def plan(filed: Filed, read: Callable[[], bytes]) -> None:
         acts[filed.name] = decide(filed.name, _read(kit / filed.name, disk), read())
+        if filed.name == CONFIG or is_roster(filed.name):
+            told[filed.name] = read()
 
     walk(path, lid, plan)
     refused = sorted(name for name, act in acts.items() if act == Act.REFUSE)
@@ -198,6 +204,7 @@ def restore(
             f"{' and more' if refused[5:] else ''} than the backup: nothing was "
             "written. Restore into an empty folder and compare"
         )
+    require_roster(str(kit), federation, told, _rosters_there(kit, disk))
     lock = disk.lock(kit / (LEDGER + ".lock"))
     try:
         _put_back(path, kit, lid, disk, acts)
@@ -304,6 +311,12 @@ def _read(path: Path, disk: Disk) -> bytes | None:
 
 
 # --- putting back ---------------------------------------------------------------------
+
+
+def _rosters_there(kit: Path, disk: Disk) -> dict[str, bytes]:
+    """Return the newer rosters that were put there for a kit that comes back."""
+    names = (f"roster.d/{name}" for name in disk.listdir(kit / "roster.d"))
+    return {name: disk.read(kit / name, ROSTER_BYTES) for name in names}
 
 
 class _Held:

@@ -16,9 +16,11 @@ from fedsecure.assembly.diary import kept
 from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import make_judge
 from fedsecure.checkpoint.copies import BAD, Looked, State, mend, plan
+from fedsecure.checkpoint.enrolment import doubts, require_newest
 from fedsecure.checkpoint.inventory import Inventory, examiner, take
 from fedsecure.checkpoint.judge import Family, family
 from fedsecure.checkpoint.rebuild import Rebuilt, rebuilt, write
+from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.clock import SystemClock
 from fedsecure.config import AggregatorConfig
 from fedsecure.disk import LockHeld, SystemDisk
@@ -100,13 +102,15 @@ def open_desk(path: Path) -> Desk:
     Raises
     ------
     KitError, ConfigurationError
-        Not an aggregator's kit, or no run was given to it.
+        Not an aggregator's kit, no run was given to it, or its roster is older than
+        the one that a checkpoint was made under.
     """
     kit = read_kit(path.absolute(), SystemDisk(), lambda p: p.stat().st_mode)
     config = read_config(kit.require(Role.AGGREGATOR))
     engine = open_engine(config, look=True)
     judge = make_judge(kit, open_rack(kit, config))
     found = take(open_stores(config), judge, engine.journal.head)
+    require_newest(Rosters.of(kit), found)
     return Desk(kit, config, engine, found)
 
 
@@ -142,6 +146,8 @@ def faults(desk: Desk) -> Iterator[Fault]:
     for place, why in desk.inventory.silent.items():
         yield Fault(stores[place][0], "*", State.SILENT, why)
     yield from _broken(desk)
+    for key, why in doubts(Rosters.of(desk.kit), desk.inventory):
+        yield Fault("*", key, "roster", why)
     for looked in _due(desk):
         for copy in looked.copies:
             listed = copy.store not in desk.inventory.silent
@@ -197,7 +203,7 @@ def rebuild_engine(desk: Desk) -> tuple[Rebuilt, int]:
         The stores that answer do not hold all of it.
     ConfigurationError
         The engine is not lost, somebody leads, or what was released was made under
-        another configuration or by other code.
+        another configuration, by other code, or under a roster ours may not follow.
     """
     inventory, run = desk.inventory, desk.run
     too_few = len(inventory.stores) - desk.config.quorum + 1
@@ -218,6 +224,7 @@ def rebuild_engine(desk: Desk) -> tuple[Rebuilt, int]:
     if links:
         ours = plan_digest(desk.config.plan).hex()
         links[-1].require(ours, own_digest(SystemDisk()), desk.config.code_before)
+        Rosters.of(desk.kit).require_chain(links)
     diary = kept(desk.kit.state, run, SystemDisk())
     made = rebuilt(inventory.chains[run], _begins(desk), _lines(desk.kit), diary)
     address = desk.kit.roster.member(desk.kit.name, Role.AGGREGATOR).address

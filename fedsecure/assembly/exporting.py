@@ -8,6 +8,7 @@ from fedsecure.assembly.backupfile import new_file
 from fedsecure.assembly.checkpoints import Desk
 from fedsecure.checkpoint.inventory import examiner, manifest_key
 from fedsecure.checkpoint.judge import Family, family
+from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.envelope import Kind
 from fedsecure.errors import NotFound, VerificationError
 
@@ -23,6 +24,8 @@ def export_run(desk: Desk, run: str, out: Path) -> tuple[str, ...]:
         No store has a release of this run.
     VerificationError
         One of them has no good copy on any store, or the chain has a gap.
+    ConfigurationError
+        One was not made under the roster it names, or not by an aggregator in it.
     AlreadyExists, StorageError
         The file is there; it could not be written.
     """
@@ -33,6 +36,9 @@ def export_run(desk: Desk, run: str, out: Path) -> tuple[str, ...]:
         raise NotFound(f"no store has a release of run {run}; there are: {known}")
     if chain.missing:
         raise VerificationError(f"run {run} has a gap: restore it first")
+    rosters = Rosters.of(desk.kit)
+    for manifest in chain.links:
+        rosters.compare(manifest)
     examine, keys = examiner(inventory), list(_begins(desk, run))
     for manifest in chain.links:
         keys += [manifest.object, manifest_key(manifest)]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from fedsecure.checkpoint.manifest import (
     MAX_BYTES,
     Manifest,
-    UnknownWriter,
+    Unread,
     read_manifest,
 )
 from fedsecure.checkpoint.replicate import Replicas
@@ -95,7 +95,7 @@ class Book:
             None does, and one says that it was made under a newer roster than ours, by
             somebody we do not know yet.
         """
-        unknown: list[UnknownWriter] = []
+        unknown: list[Unread] = []
 
         def named(manifest: Manifest) -> None:
             if manifest.digest() != head.manifest:
@@ -108,7 +108,7 @@ class Book:
             key = key_of(head.run, head.sequence)
             for unread in unknown:
                 if self._rosters is not None:
-                    self._rosters.require_writer_known(key, unread)
+                    self._rosters.require_unread(key, unread)
             raise
 
     def require(self, manifest: Manifest) -> None:
@@ -137,7 +137,7 @@ class Book:
         run: str,
         sequence: int,
         check: Callable[[Manifest], object],
-        unknown: Callable[[UnknownWriter], object] = lambda _: None,
+        unknown: Callable[[Unread], object] = lambda _: None,
     ) -> tuple[bytes, Manifest]:
         """Return the first copy under a number that passes a check, and its manifest.
 
@@ -146,7 +146,7 @@ class Book:
         check : callable
             Manifest -> anything; `VerificationError` passes a copy over.
         unknown : callable
-            Told of each copy by a writer we do not know.
+            Told of each copy that no aggregator we know has signed.
 
         Raises
         ------
@@ -157,7 +157,7 @@ class Book:
         def read(stored: bytes) -> tuple[bytes, Manifest]:
             try:
                 manifest = read_manifest(stored, self._keys)
-            except UnknownWriter as unread:
+            except Unread as unread:
                 unknown(unread)
                 raise
             check(manifest)

@@ -1,13 +1,13 @@
 """Everything the stores hold, by key and by run: what `checkpoint list` reads first."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedsecure.checkpoint.book import key_of
 from fedsecure.checkpoint.chain import Chain, follow, longest
 from fedsecure.checkpoint.copies import Foreign, Looked, look
 from fedsecure.checkpoint.judge import Family, Judge, family
-from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest
+from fedsecure.checkpoint.manifest import MAX_BYTES, Manifest, Unread
 from fedsecure.envelope import Kind
 from fedsecure.errors import NotFound, StorageError, VerificationError
 from fedsecure.metadata import Head
@@ -33,6 +33,8 @@ class Inventory:
         Run -> its releases.
     broken : mapping of str to str
         Runs whose chain could not be told, and why.
+    unread : mapping of str to Unread
+        Keys under which no manifest is signed by an aggregator we know.
     """
 
     stores: tuple[tuple[str, Store], ...]
@@ -41,6 +43,7 @@ class Inventory:
     silent: Mapping[int, str]
     chains: Mapping[str, Chain]
     broken: Mapping[str, str]
+    unread: Mapping[str, Unread] = field(default_factory=dict)
 
     @property
     def links(self) -> dict[str, Manifest]:
@@ -91,10 +94,10 @@ def take(
                 held.setdefault(key, set()).add(place)
         except StorageError as failed:
             silent[place] = str(failed)
-    found = _manifests(stores, judge, held)
+    found, unread = _manifests(stores, judge, held)
     chains, broken = _chains(found, heads)
     frozen = {key: frozenset(places) for key, places in held.items()}
-    return Inventory(tuple(stores), judge, frozen, silent, chains, broken)
+    return Inventory(tuple(stores), judge, frozen, silent, chains, broken, unread)
 
 
 def manifest_key(manifest: Manifest) -> str:
@@ -141,9 +144,11 @@ def _turn(key: str) -> int:
 
 def _manifests(
     stores: Sequence[tuple[str, Store]], judge: Judge, held: Mapping[str, set[int]]
-) -> dict[str, set[Manifest]]:
-    """Return every manifest that verifies on any store, by run."""
+) -> tuple[dict[str, set[Manifest]], dict[str, Unread]]:
+    """Return every manifest that verifies on any store by run, and what is unread."""
     found: dict[str, set[Manifest]] = {}
+    unread: dict[str, Unread] = {}
+    read: set[str] = set()
     for key, places in held.items():
         if family(key) != Family.MANIFEST:
             continue
@@ -151,10 +156,14 @@ def _manifests(
             try:
                 data = stores[place][1].get(key, MAX_BYTES)
                 manifest = judge.manifest(key, data)
+            except Unread as unknown:
+                unread[key] = unknown
+                continue
             except (StorageError, VerificationError, NotFound):
                 continue  # `examine` says so
             found.setdefault(manifest.run, set()).add(manifest)
-    return found
+            read.add(key)
+    return found, {key: unread[key] for key in unread if key not in read}
 
 
 def _chains(

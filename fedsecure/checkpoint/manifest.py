@@ -36,10 +36,8 @@ _ROSTER = ("roster", "roster_digest", "federation")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class UnknownWriter(VerificationError):
-    """A manifest says it is by somebody who is no aggregator in the roster we have.
-
-    Nothing in it was verified: without the writer's key it cannot be.
+class Unread(VerificationError):
+    """A manifest is not signed by an aggregator we know; nothing in it was verified.
 
     Attributes
     ----------
@@ -47,15 +45,12 @@ class UnknownWriter(VerificationError):
         What it says it was made under; "" and 0: it does not.
     """
 
-    def __init__(self, values: Mapping[str, JSON]) -> None:
+    def __init__(self, values: Mapping[str, JSON], why: str) -> None:
         federation, roster = values.get("federation"), values.get("roster")
         self.federation = federation if isinstance(federation, str) else ""
         self.roster = roster if type(roster) is int else 0
         under = f" under roster {self.roster}" if self.roster > 0 else ""
-        super().__init__(
-            "manifest is not by an aggregator we know, it says by "
-            f"{values['writer']!r:.40}{under}"
-        )
+        super().__init__(f"{why}, it says by {values['writer']!r:.40}{under}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +167,10 @@ def read_manifest(data: bytes, keys: Mapping[str, VerifyKey]) -> Manifest:
 
     Raises
     ------
-    UnknownWriter
-        Its writer is none of those.
+    Unread
+        Not signed by the one of those that it names.
     VerificationError
-        Too large, not signed by its writer, or not well formed.
+        Too large, or not well formed.
     """
     if not SIGNATURE_BYTES < len(data) <= MAX_BYTES:
         raise VerificationError(f"manifest of {len(data)} bytes, at most {MAX_BYTES}")
@@ -186,8 +181,11 @@ def read_manifest(data: bytes, keys: Mapping[str, VerifyKey]) -> Manifest:
     except (ValueError, KeyError, TypeError, RecursionError) as bad:
         raise VerificationError("manifest is not by an aggregator we know") from bad
     if writer is None:
-        raise UnknownWriter(values)
-    writer.verify(signature, _LABEL + body)
+        raise Unread(values, "manifest is not by an aggregator we know")
+    try:
+        writer.verify(signature, _LABEL + body)
+    except VerificationError as bad:
+        raise Unread(values, f"manifest: {bad}") from bad
     try:
         strict = canonical(values) == body
     except ConfigurationError as bad:

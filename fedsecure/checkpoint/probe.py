@@ -17,7 +17,8 @@ from fedsecure.stores import Store
 RACERS, ROUNDS = 16, 8
 _BYTES = 64
 _START = 30.0  # seconds for a machine to start the racers
-_OWNER = "federation"
+OWNER = "federation"
+"""The key under which a store says whose it is."""
 _MAX_OWNER = 4096
 
 
@@ -62,12 +63,24 @@ def claim(store: Store, federation: str) -> None:
     StorageError
         It could not be asked.
     """
-    ours = f"fedsecure federation 1 {federation}\n".encode()
     with contextlib.suppress(AlreadyExists):
-        store.put(_OWNER, ours)
+        store.put(OWNER, _mark(federation))
         return
-    theirs = store.get(_OWNER, _MAX_OWNER)
-    if theirs != ours:
+    require_owner(store, federation)
+
+
+def require_owner(store: Store, federation: str) -> None:
+    """Return only if a store that says whose it is says that it is ours.
+
+    Raises
+    ------
+    ConfigurationError
+        It holds another federation's data.
+    NotFound, StorageError
+        It does not say; it could not be asked.
+    """
+    theirs = store.get(OWNER, _MAX_OWNER)
+    if theirs != _mark(federation):
         raise ConfigurationError(
             f"it holds the data of federation {_shown(theirs)}, ours is "
             f"{federation[:16]}: give each federation a folder or prefix of its own"
@@ -109,6 +122,10 @@ def _check_gone(store: Store, prefix: str, keys: Sequence[str]) -> None:
     except NotFound:
         return
     raise StorageError("a deleted object can still be read; it must be gone")
+
+
+def _mark(federation: str) -> bytes:
+    return f"fedsecure federation 1 {federation}\n".encode()
 
 
 def _shown(owner: bytes) -> str:

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role, Roster
-from fedsecure.checkpoint.manifest import Manifest, UnknownWriter
+from fedsecure.checkpoint.manifest import Manifest, Unread
 from fedsecure.errors import ConfigurationError
 
 
@@ -57,15 +57,16 @@ class Rosters:
         ConfigurationError
             Names the versions, and what to do.
         """
-        self._require_ours(manifest.federation, _about(manifest), manifest.roster)
+        under = f" under roster {manifest.roster}"
+        self._require_ours(manifest.federation, _about(manifest), under)
         if manifest.roster > self.current.version:
             raise ConfigurationError(
                 f"{_about(manifest)} under roster {manifest.roster}"
                 f"{self._older(manifest.roster)}"
             )
 
-    def require_writer_known(self, key: str, unread: UnknownWriter) -> None:
-        """Return unless a manifest that cannot be read names a newer roster than ours.
+    def require_unread(self, key: str, unread: Unread) -> None:
+        """Return unless a manifest that cannot be read is foreign or names a newer one.
 
         What it says is not verified. It is believed as far as a refusal goes: with an
         older roster the last releases of a run look like nobody's, and would be passed
@@ -81,8 +82,8 @@ class Rosters:
         ConfigurationError
             It says so.
         """
-        ours = unread.federation == self.current.federation
-        if ours and unread.roster > self.current.version:
+        self._require_ours(unread.federation, f"{key}: {unread}", "")
+        if unread.federation and unread.roster > self.current.version:
             raise ConfigurationError(
                 f"{key}: {unread}{self._older(unread.roster)}. If no roster "
                 f"{unread.roster} was ever made, somebody put it there: move {key} out "
@@ -150,12 +151,12 @@ class Rosters:
         if links:
             self.require(links[-1])
 
-    def _require_ours(self, federation: str, what: str, version: int) -> None:
+    def _require_ours(self, federation: str, what: str, under: str) -> None:
         if federation not in {"", self.current.federation}:
             raise ConfigurationError(
-                f"{what} under roster {version} of federation {federation[:16]}, this "
-                f"kit has roster {self.current.version} of federation "
-                f"{self.current.federation[:16]}: name the stores of this kit's "
+                f"{what}{under} of federation {federation[:16]!r}, this kit has roster "
+                f"{self.current.version} of federation "
+                f"{self.current.federation[:16]!r}: name the stores of this kit's "
                 "federation, or take a kit of the other one"
             )
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,19 @@ from fedsecure.assembly.aggregator import read_config
 from fedsecure.assembly.checkpoints import open_desk
 from fedsecure.assembly.diary import export
 from fedsecure.checkpoint.replicate import Replicas
+from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.checkpoint.vault import Vault
 from fedsecure.cli import app
 from fedsecure.clock import SystemClock
 from fedsecure.config import AggregatorConfig
 from fedsecure.disk import SystemDisk
 from fedsecure.envelope import Kind, Scope, canonical, parse, sign, verify
+from fedsecure.errors import FedsecureError
 from fedsecure.keys import VerifyKey
 from fedsecure.ledger import Ledger
 from fedsecure.metadata import Engine, JournalEntry, Step
 from fedsecure.parts import join, listing
+from fedsecure.provision.kits import revoke
 from fedsecure.release import plan_digest, release_of, root
 from fedsecure.update import JSON, RoundId
 from tests.fakes.federation import Federation
@@ -92,6 +96,7 @@ class Place:
             {me.name: me.box.public},
             {me.name: me.signing.public},
             SystemClock(),
+            rosters=Rosters.of(me),
         )
         engine = self.engine
         lease = engine.leases.acquire(me.name, "", 60.0)
@@ -325,3 +330,135 @@ def test_a_restored_site_is_told_that_its_ledger_may_be_refused(place: Place) ->
     said = typed("backup", "restore", site, out)
     assert said.exit_code == 0, said.output
     assert "its ledger ends at line" in said.output
+
+
+# --- rosters --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Place:
+    """Return a run whose rounds were released after a site was revoked."""
+    made = Place(tmp_path)
+    revoke("site-2", made.kits, datetime.now(UTC))
+    install(made)
+    made.write_run()
+    return made
+
+
+def install(place: Place) -> None:
+    """Do what an operator is told: copy the newest roster into an aggregator's kit."""
+    (place.path / "roster.d").mkdir(exist_ok=True)
+    shutil.copy(place.kits / "roster.json", place.path / "roster.d" / "2.json")
+
+
+def uninstall(place: Place) -> None:
+    """Make the kit one that was never given the newer roster."""
+    shutil.rmtree(place.path / "roster.d")
+
+
+def refusal(*words: object) -> str:
+    said = typed(*words)
+    assert said.exit_code != 0, said.output
+    assert isinstance(said.exception, FedsecureError), said.output
+    return str(said.exception)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list",),
+        ("verify",),
+        ("restore",),
+        ("restore", "--engine"),
+        ("gc",),
+        ("gc", "--apply"),
+        ("export",),
+    ],
+    ids=" ".join,
+)
+def test_a_kit_with_an_older_roster_is_refused_until_it_has_the_newer_one(
+    newer: Place, command: tuple[str, ...]
+) -> None:
+    uninstall(newer)
+    if "--engine" in command:
+        shutil.rmtree(newer.folder / "lease")
+    before = [objects(newer.store(i)) for i in range(3)]
+    more = (newer.folder / "out.tar",) if command == ("export",) else ()
+    words = ("checkpoint", *command, newer.path, *more)
+    assert "under roster 2, this kit has roster 1: copy roster 2" in refusal(*words)
+    assert [objects(newer.store(i)) for i in range(3)] == before
+    install(newer)
+    said = typed(*words)
+    assert said.exit_code == 0, said.output
+
+
+def test_a_kit_with_a_newer_roster_restores_what_was_made_before(place: Place) -> None:
+    revoke("site-2", place.kits, datetime.now(UTC))
+    install(place)
+    shutil.rmtree(place.folder / "lease")
+    restored = typed("checkpoint", "restore", "--engine", place.path)
+    assert restored.exit_code == 0, restored.output
+    verified = typed("checkpoint", "verify", place.path)
+    assert verified.exit_code == 0, verified.output
+
+
+def test_another_roster_of_the_same_number_is_refused_and_shown(newer: Place) -> None:
+    uninstall(newer)
+    office = newer.folder / "other"
+    shutil.copytree(newer.kits, office)
+    first = (newer.path / "roster.json").read_bytes()
+    (office / "roster.json").write_bytes(first)
+    revoke("site-1", office, datetime.now(UTC))
+    (newer.path / "roster.d").mkdir()
+    shutil.copy(office / "roster.json", newer.path / "roster.d" / "2.json")
+    shown = typed("checkpoint", "verify", newer.path)
+    assert shown.exit_code == 1
+    assert "3 releases were not made as they say" in " ".join(shown.output.split())
+    out = newer.folder / "out.tar"
+    for words in (("export", newer.path, out), ("restore", "--engine", newer.path)):
+        shutil.rmtree(newer.folder / "lease", ignore_errors=True)
+        assert "two rosters were made under one number" in refusal("checkpoint", *words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_stores_of_another_federation_are_refused(
+    place: Place, tmp_path: Path, *, marked: bool
+) -> None:
+    (tmp_path / "foreign").mkdir()
+    foreign = Place(tmp_path / "foreign")
+    foreign.change(stores=[str(place.store(i)) for i in range(3)])
+    for number in range(3):
+        if not marked:  # as an export is, unpacked
+            (place.store(number) / "federation").unlink()
+    theirs = kit(place.kits, "agg-1").roster.federation[:16]
+    said = refusal("checkpoint", "restore", "--engine", foreign.path)
+    assert f"of federation {theirs}" in said.replace("'", "")
+    assert foreign.engine.journal.head(RUN) is None
+
+
+def test_a_backup_older_than_the_roster_of_a_round_waits_for_that_roster(
+    place: Place,
+) -> None:
+    secret, out = place.folder / "secret", place.folder / "backup"
+    secret.write_text("correct horse battery staple\n")
+    secret.chmod(0o600)
+    option = ("--passphrase-file", secret)
+    assert typed("backup", "create", place.path, out, *option).exit_code == 0
+    for number in range(3):
+        shutil.rmtree(place.store(number))
+    shutil.rmtree(place.folder / "lease")
+    revoke("site-2", place.kits, datetime.now(UTC))
+    install(place)
+    place.write_run()
+    shutil.rmtree(place.path)
+    words = ("backup", "restore", place.path, out, *option)
+    said = refusal(*words)
+    assert "nothing was written: run run-1: round 1 was released under roster 2" in said
+    assert "this kit has roster 1: copy roster 2" in said
+    assert not place.path.exists()
+    place.path.mkdir()
+    install(place)
+    back = typed(*words)
+    assert back.exit_code == 0, back.output
+    assert kit(place.kits, "agg-1").roster.version == 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedsecure.checkpoint.manifest import (
     MAX_BYTES,
     Manifest,
-    UnknownWriter,
+    Unread,
     read_manifest,
 )
 from fedsecure.envelope import canonical
@@ -113,12 +113,12 @@ def test_another_aggregators_signature_is_refused() -> None:
 
 
 def test_writer_we_do_not_know_is_refused() -> None:
-    with pytest.raises(UnknownWriter, match="know, it says by 'agg-1' under roster 5"):
+    with pytest.raises(Unread, match="know, it says by 'agg-1' under roster 5"):
         read_manifest(SIGNED, {"agg-2": OTHER.public})
 
 
 def test_unknown_writer_tells_the_roster_that_is_claimed() -> None:
-    with pytest.raises(UnknownWriter) as caught:
+    with pytest.raises(Unread) as caught:
         read_manifest(SIGNED, {})
     assert (caught.value.roster, caught.value.federation) == (5, "cd" * 32)
 
@@ -128,7 +128,7 @@ def test_roster_claimed_by_an_unknown_writer_is_a_number_or_none(
     roster: object,
 ) -> None:
     body = json.dumps({"writer": "agg-9", "roster": roster, "federation": 7}).encode()
-    with pytest.raises(UnknownWriter, match=r"by 'agg-9'$") as caught:
+    with pytest.raises(Unread, match=r"by 'agg-9'$") as caught:
         read_manifest(_signed(body), KEYS)
     assert caught.value.roster <= 0
     assert caught.value.federation == ""

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from fedsecure.checkpoint.probe import claim, try_out
+from fedsecure.checkpoint.probe import claim, require_owner, try_out
 from fedsecure.errors import AlreadyExists, ConfigurationError, NotFound, StorageError
 from tests.fakes.store import FlakyStore
 
@@ -115,6 +115,17 @@ def test_store_of_another_federation_is_refused_and_untouched() -> None:
     with pytest.raises(ConfigurationError, match=f"{THEIRS[:16]}, ours is {OURS[:16]}"):
         claim(store, OURS)
     assert THEIRS.encode() in store.objects["federation"]
+
+
+def test_whose_a_store_is_can_be_asked_without_claiming_it() -> None:
+    store = FlakyStore()
+    with pytest.raises(NotFound):
+        require_owner(store, OURS)
+    assert store.objects == {}
+    claim(store, OURS)
+    require_owner(store, OURS)
+    with pytest.raises(ConfigurationError, match=f"{OURS[:16]}, ours is {THEIRS[:16]}"):
+        require_owner(store, THEIRS)
 
 
 def test_owner_that_is_no_name_is_not_repeated() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fedsecure.access.roster import Member, Role, Roster
-from fedsecure.checkpoint.manifest import Manifest, UnknownWriter
+from fedsecure.checkpoint.manifest import Manifest, Unread
 from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.errors import ConfigurationError
 from fedsecure.keys import BoxKey, SigningKey
@@ -59,9 +59,9 @@ def silent(writer: str = "agg-1", number: int = 1) -> Manifest:
     return replace(named, roster=0, roster_digest="", federation="")
 
 
-def unread(roster: object = 4, federation: object = FEDERATION) -> UnknownWriter:
+def unread(roster: object = 4, federation: object = FEDERATION) -> Unread:
     values = {"writer": "agg-3", "roster": roster, "federation": federation}
-    return UnknownWriter(values)  # type: ignore[arg-type]
+    return Unread(values, "manifest is by nobody")  # type: ignore[arg-type]
 
 
 def test_a_manifest_names_version_digest_and_federation_of_our_roster() -> None:
@@ -96,8 +96,8 @@ def test_another_federation_is_refused_whatever_its_version() -> None:
     foreign = replace(made(FIRST), federation=FOREIGN)
     with pytest.raises(
         ConfigurationError,
-        match=f"roster 1 of federation {FOREIGN[:16]}, this kit has roster 2 of "
-        f"federation {FEDERATION[:16]}: name the stores",
+        match=f"roster 1 of federation '{FOREIGN[:16]}', this kit has roster 2 of "
+        f"federation '{FEDERATION[:16]}': name the stores",
     ):
         Rosters(WITHOUT_SITE).require(foreign)
 
@@ -190,16 +190,23 @@ def test_an_unread_manifest_under_a_newer_roster_is_refused() -> None:
         match=r"manifest/run/7: .*'agg-3' under roster 4, this kit has roster 2: .*If "
         "no roster 4 was ever made, somebody put it there",
     ):
-        Rosters(WITHOUT_SITE).require_writer_known("manifest/run/7", unread())
+        Rosters(WITHOUT_SITE).require_unread("manifest/run/7", unread())
+
+
+def test_an_unread_manifest_of_another_federation_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"of federation '{FOREIGN[:16]}', this kit has roster"
+    ):
+        Rosters(FIRST).require_unread("manifest/run/7", unread(1, FOREIGN))
 
 
 @pytest.mark.parametrize(
-    "other", [unread(2), unread(0), unread(None), unread(4, FOREIGN), unread(4, None)]
+    "other", [unread(2), unread(0), unread(None), unread(4, ""), unread(4, None)]
 )
 def test_an_unread_manifest_that_says_nothing_newer_is_let_be(
-    other: UnknownWriter,
+    other: Unread,
 ) -> None:
-    Rosters(WITHOUT_SITE).require_writer_known("manifest/run/7", other)
+    Rosters(WITHOUT_SITE).require_unread("manifest/run/7", other)
 
 
 def test_who_was_revoked_since_lives_no_more() -> None:

@@ -2,9 +2,13 @@
 
 One thread a site, because a stalled upload blocks a pull for minutes (FLOWER.md section
 6, rule 2). An error reply or a node that went away means "ask again", never "drop the
-site". At most `hands` answers are held at a time, whatever the number of sites: the
-others wait where they are, and one letter is written at a time, so memory does not
-grow with the cohort.
+site": soon at first, then at growing distances, because a letter may be a whole model
+and a site that fails at once would be sent it without end.
+
+At most `hands` answers are held at a time, whatever the number of sites: the others
+wait where they are, and one letter is written at a time, so memory does not grow with
+the cohort. Uploads that stall do not silence the other sites: another hand opens every
+few seconds in which nothing moved, and only then may more answers come (`hands`).
 """
 
 import logging
@@ -18,8 +22,10 @@ from typing import Self
 
 from flwr.serverapp import Grid
 
+from fedsecure.clock import SystemClock
 from fedsecure.errors import VerificationError
 from fedsecure.flower import records
+from fedsecure.flower.hands import Hands
 
 __all__ = ["Answer", "Directory", "Finder", "Grid", "Round", "Sent", "Timing"]
 
@@ -54,11 +60,27 @@ class Timing:
     poll : float
         Seconds between two pulls of an open message.
     retry : float
-        Seconds before a lost message is sent again.
+        Seconds before a lost message is sent again, twice; then each time twice as
+        long.
+    longest : float
+        Seconds that no message waits longer for.
+    stall : float
+        Seconds without a free hand after which a pull that blocks is passed.
     """
 
     poll: float = 0.05
     retry: float = 0.5
+    longest: float = 10.0
+    stall: float = 5.0
+
+    def pause(self, failed: int) -> float:
+        """Return seconds to wait after a site's letter failed `failed` times in a row.
+
+        The first are mishaps: a node that went away, a leader that changed. Whoever
+        fails again and again does it with every letter, and each may be 100 MB.
+        """
+        doubled = self.retry * 2.0 ** min(max(failed - 2, 0), 32)
+        return max(self.retry, min(doubled, self.longest))
 
 
 class Round:
@@ -94,11 +116,12 @@ class Round:
         self._max_bytes = max_bytes
         self._timing = timing
         self._answers: queue.Queue[Answer] = queue.Queue()
-        self._hands = threading.Semaphore(hands)
+        self._hands = Hands(hands, timing.stall, SystemClock())
         self._pen = threading.Lock()
         self._stop = threading.Event()
         self._letters: dict[str, Callable[[], bytes]] = {}
         self._wake: dict[str, threading.Event] = {}
+        self._failed: dict[str, int] = {}  # in a row
         self.sent_bytes: dict[str, int] = {}
         self.asked: dict[str, int] = {}
 
@@ -140,28 +163,38 @@ class Round:
 
     def done(self) -> None:
         """Let another answer be fetched."""
-        self._hands.release()
+        self._hands.give()
 
     def _serve(self, site: str) -> None:
         while not self._stop.is_set():
             try:
-                self._converse(site)
-            except Exception:
+                failure = self._converse(site)
+            except Exception as bad:  # noqa: BLE001
                 # The edge to Flower: it retries for ever inside or raises anything.
-                log.warning("site %s: no answer through Flower", site, exc_info=True)
-                self._stop.wait(self._timing.retry)
+                said = " ".join(f"{type(bad).__name__}: {bad}".split())
+                failure = f"no answer through Flower ({said})"
+            if failure:
+                self._fail(site, failure)
 
-    def _converse(self, site: str) -> None:
+    def _fail(self, site: str, failure: str) -> None:
+        failed = self._failed[site] = self._failed.get(site, 0) + 1
+        wait = self._timing.pause(failed)
+        text = "site %s: %s; its letter goes again in %.1f s (failures in a row: %d)"
+        log.warning(text, site, failure, wait, failed)
+        self._stop.wait(wait)
+
+    def _converse(self, site: str) -> str:
+        """Send a letter and wait for its answer; return why none came, or ""."""
         node = self._directory().get(site)
         if node is None:
             self._stop.wait(self._timing.retry)
-            return
-        ids = self._send(site, node)
-        if self._await_answer(site, ids):
+            return ""
+        failure = self._await_answer(site, self._send(site, node))
+        if not failure:
+            self._failed.pop(site, None)
             self._wake[site].wait()
             self._wake[site].clear()
-        else:
-            self._stop.wait(self._timing.retry)
+        return failure
 
     def _send(self, site: str, node: int) -> list[str]:
         # A first letter holds the model: all of a cohort's at once would not fit.
@@ -174,29 +207,27 @@ class Round:
             self._sent(self._group, site, len(data))
         return ids
 
-    def _await_answer(self, site: str, ids: list[str]) -> bool:
+    def _await_answer(self, site: str, ids: list[str]) -> str:
         while not self._stop.is_set():
-            if not self._hands.acquire(timeout=self._timing.poll):
+            if not self._hands.take(site, self._timing.poll):
                 continue
-            found = self._pull(site, ids)
-            if found is None:
-                self._hands.release()
-                self._stop.wait(self._timing.poll)
-                continue
-            if not found:
-                self._hands.release()
-                return False
-            return True
-        return True
+            try:
+                found = self._pull(site, ids)
+            finally:
+                self._hands.drop(site)
+            if found is not None:
+                return found
+            self._stop.wait(self._timing.poll)
+        return ""
 
-    def _pull(self, site: str, ids: list[str]) -> bool | None:
-        """Return True for an answer, False for an error reply, None for nothing yet."""
+    def _pull(self, site: str, ids: list[str]) -> str | None:
+        """Return "" for an answer, why an error reply is one, None for nothing yet."""
         for received in self._grid.pull_messages(ids):
             try:
                 data = records.read(received, self._max_bytes)
             except VerificationError as bad:
-                log.info("site %s: %s; asking again", site, bad)
-                return False
+                return str(bad)
+            self._hands.fill(site)
             self._answers.put(Answer(site, data))
-            return True
+            return ""
         return None

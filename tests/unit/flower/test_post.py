@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity  # noqa: TID251 - messages need it
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedsecure.flower import records
 from fedsecure.flower.post import Answer, Round, Timing
@@ -33,10 +35,19 @@ class FakeGrid:
         That many messages are answered with an error first.
     fails : int
         That many pushes raise first.
+    breaks : int
+        That many pulls raise first.
+    blocked : set of int
+        Nodes whose upload stalls: a pull of theirs releases `stuck`, and returns when
+        `go` is set.
     """
 
     errors: int = 0
     fails: int = 0
+    breaks: int = 0
+    blocked: set[int] = field(default_factory=set)
+    go: threading.Event = field(default_factory=threading.Event)
+    stuck: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     sent: list[Message] = field(default_factory=list)
     pulls: int = 0
     turn: threading.Lock = field(default_factory=threading.Lock)
@@ -53,10 +64,17 @@ class FakeGrid:
             return ids
 
     def pull_messages(self, ids: Iterable[str]) -> list[Message]:
+        names = list(ids)
+        if any(self.sent[int(n)].metadata.dst_node_id in self.blocked for n in names):
+            self.stuck.release()
+            self.go.wait(20.0)
         with self.turn:
             self.pulls += 1
+            if self.breaks:
+                self.breaks -= 1
+                raise ConnectionError("the SuperLink went away")
             out = []
-            for name in ids:
+            for name in names:
                 asked = self.sent[int(name)]
                 if self.errors:
                     self.errors -= 1
@@ -68,10 +86,13 @@ class FakeGrid:
 
 
 def exchange(
-    grid: FakeGrid, hands: int = 4, online: dict[str, int] | None = None
+    grid: FakeGrid,
+    hands: int = 4,
+    online: dict[str, int] | None = None,
+    timing: Timing = SOON,
 ) -> Round:
     nodes = NODES if online is None else online
-    return Round(cast("Grid", grid), lambda: nodes, "run/1", 1 << 20, SOON, hands)
+    return Round(cast("Grid", grid), lambda: nodes, "run/1", 1 << 20, timing, hands)
 
 
 def answer(post: Round) -> Answer:
@@ -118,6 +139,96 @@ def test_superlink_that_fails_is_asked_again() -> None:
     with exchange(FakeGrid(fails=3)) as post:
         post.ask("a", lambda: b"x")
         assert answer(post).data == b"re: x"
+
+
+def test_pulls_that_raise_keep_no_hand() -> None:
+    with exchange(FakeGrid(breaks=3), hands=1) as post:
+        post.ask("a", lambda: b"x")
+        assert answer(post).data == b"re: x"
+
+
+@pytest.fixture
+def stalled() -> Iterator[FakeGrid]:
+    grid = FakeGrid(blocked={1, 2})
+    yield grid
+    grid.go.set()
+
+
+def past(stalled: FakeGrid) -> Round:
+    """Return an exchange of two hands, both with pulls that block, and site c asked."""
+    post = exchange(stalled, hands=2, timing=replace(SOON, stall=0.05))
+    for site in ("a", "b"):
+        post.ask(site, lambda: b"x")
+        assert stalled.stuck.acquire(timeout=10.0)
+    post.ask("c", lambda: b"x")
+    return post
+
+
+def test_stalled_uploads_do_not_silence_the_other_sites(stalled: FakeGrid) -> None:
+    with past(stalled) as post:
+        assert answer(post).site == "c"
+
+
+def test_upload_that_stalled_and_came_is_an_answer_like_any(stalled: FakeGrid) -> None:
+    with past(stalled) as post:
+        assert answer(post).site == "c"
+        post.done()
+        stalled.go.set()
+        assert {answer(post).site, answer(post).site} == {"a", "b"}
+
+
+def test_first_failures_are_mended_soon() -> None:
+    assert [Timing().pause(n) for n in (1, 2)] == [0.5, 0.5]
+
+
+def test_site_that_always_fails_waits_longer_and_longer_up_to_a_bound() -> None:
+    waits = [Timing().pause(n) for n in (3, 4, 5, 6, 7, 10_000)]
+    assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+@given(retry=st.floats(0.001, 60.0), failed=st.integers(1, 5000))
+def test_no_wait_is_shorter_than_the_first(retry: float, failed: int) -> None:
+    assert Timing(retry=retry).pause(failed) >= retry
+
+
+def waits(grid: FakeGrid, monkeypatch: pytest.MonkeyPatch, answers: int) -> list[int]:
+    """Return the failures in a row that one site's waits were for."""
+    seen = list[int]()
+
+    def pause(_: Timing, failed: int) -> float:
+        seen.append(failed)
+        return 0.0
+
+    monkeypatch.setattr(Timing, "pause", pause)
+    with exchange(grid) as post:
+        for _ in range(answers):
+            post.ask("a", lambda: b"x")
+            answer(post)
+            post.done()
+            grid.errors = 2
+    return seen
+
+
+def test_failures_in_a_row_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = FakeGrid(fails=1, breaks=1, errors=2)
+    assert waits(grid, monkeypatch, answers=1) == [1, 2, 3, 4]
+
+
+def test_good_answer_ends_the_row_of_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = FakeGrid(errors=3)
+    assert waits(grid, monkeypatch, answers=2) == [1, 2, 3, 1, 2]
+
+
+def test_letter_that_goes_again_is_said_with_its_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with exchange(FakeGrid(errors=1)) as post:
+        post.ask("a", lambda: b"x")
+        answer(post)
+    assert (
+        "site a: Flower answers with error 1; its letter goes again in 0.0 s "
+        "(failures in a row: 1)"
+    ) in caplog.text
 
 
 def test_site_that_comes_online_later_is_asked_then(grid: FakeGrid) -> None:

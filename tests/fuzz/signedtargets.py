@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fedsecure import parts, registry
 from fedsecure.access.roster import Member, Role, Roster, federation_id, read_roster
 from fedsecure.checkpoint import seal as sealing
-from fedsecure.checkpoint.manifest import Manifest, read_manifest
+from fedsecure.checkpoint.manifest import Manifest, Unread, read_manifest
+from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.custody import RunKeyFacts, make_run_key, open_run_key
 from fedsecure.envelope import Kind, Scope, Verified, parse, read_head, sign, verify
 from fedsecure.he import Scheme
@@ -227,14 +228,27 @@ def _signed_roster(data: bytes) -> None:
     _roster(KEY.public.raw + KEY.sign(b"fedsecure-roster-v1\0" + data) + data)
 
 
-MANIFEST = Manifest(
+SILENT = Manifest(  # format 2 names no roster
     *("run-1", 2, 3, 4, 1, "aa", "bb", "cc", "obj/dd", 100),
     *("ee", "ff", "2026-01-01T00:00:00.000+00:00", "agg-1"),
 )
+ROSTERS = Rosters(
+    replace(ROSTER, members={**MEMBERS, "agg-1": _member("agg-1", Role.AGGREGATOR)})
+)
+MANIFESTS = [manifest.signed(KEY) for manifest in (SILENT, ROSTERS.named_in(SILENT))]
+MANIFEST_BODIES = [json.loads(manifest[SIGNATURE_BYTES:]) for manifest in MANIFESTS]
 
 
 def _manifest(data: bytes) -> None:
-    assert read_manifest(data, {"agg-1": KEY.public}).signed(KEY) == data
+    try:
+        found = read_manifest(data, {"agg-1": KEY.public})
+    except Unread as unread:
+        ROSTERS.require_unread("manifest/run-1/00000003", unread)
+        raise
+    assert found.signed(KEY) == data
+    ROSTERS.require_chain([found])
+    assert found.roster in {0, *range(1, ROSTER.version + 1)}
+    assert found.federation in {"", ROSTER.federation}
 
 
 def _signed_manifest(data: bytes) -> None:
@@ -303,9 +317,7 @@ SIGNED_TARGETS = (
     Target("false-key", st.deferred(lambda: mutated([_made("bfv")[4]])), _false_key),
     Target("roster", mutated([ROSTER.signed(KEY)]), _roster),
     Target("false-roster", _json([json.loads(ROSTER_BODY)]), _signed_roster),
-    Target("manifest", mutated([MANIFEST.signed(KEY)]), _manifest),
-    Target(
-        "false-manifest", _json([{"format": 1, **asdict(MANIFEST)}]), _signed_manifest
-    ),
+    Target("manifest", mutated(MANIFESTS), _manifest),
+    Target("false-manifest", _json(MANIFEST_BODIES), _signed_manifest),
     Target("sealed", st.one_of(mutated([SEALED]), _sealed_heads()), _sealed),
 )

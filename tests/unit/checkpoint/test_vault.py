@@ -50,6 +50,7 @@ class World:
         name: str = "agg-1",
         dies_at: int | None = None,
         rosters: Rosters | None = None,
+        code: tuple[str, tuple[str, ...]] = ("", ()),
     ) -> Vault:
         power = Power(dies_at)
         for store in self.stores:
@@ -64,6 +65,8 @@ class World:
             {n: key.public for n, key in SIGNING.items()},
             FakeClock(),
             rosters=rosters,
+            app=code[0],
+            app_before=code[1],
         )
 
     def copies(self, key: str) -> list[bytes]:
@@ -557,6 +560,18 @@ def _rosters(version: int, revoked: str = "") -> Rosters:
 def test_a_manifest_names_its_writers_roster(world: World) -> None:
     vault = world.vault(rosters=_rosters(3))
     assert vault.manifest(_put(vault)).roster == 3
+
+
+def test_an_upgrade_goes_on_from_a_manifest_that_names_no_roster(
+    world: World,
+) -> None:
+    before = _put(world.vault(code=("01", ())))
+    vault = world.vault("agg-2", rosters=_rosters(3), code=("02", ("01",)))
+    vault.require(before, b"p" * 32)
+    after = _put(vault, 2, previous=before)
+    formats = [vault.manifest(head).format for head in (before, after)]
+    assert formats == [2, 3]
+    assert vault.manifest(after).prev == before.manifest.hex()
 
 
 def test_an_aggregator_goes_on_from_an_older_roster(world: World) -> None:

@@ -63,6 +63,8 @@ class Opening:
 class Accepted:
     """An update that counts once its bytes and its row are durable.
 
+    `object` is where its bytes lie; a round with a key of its own names it anew (see
+    `flower.updates`).
     `heads` are those of ledgers that came with it: its site's, and others' it knows;
     `brought` is the last round whose release a standby had brought the site.
     """

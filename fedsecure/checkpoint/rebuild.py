@@ -1,10 +1,13 @@
 """A lost engine made again from the stores: what a run needs to go on, and no more.
 
 Rebuilt: BEGIN (run key, layout, first model), every RELEASE, the head. Lost for good:
-the rows of the open round, whose sites send the same bytes again from their outboxes,
-and skipped rounds, which are asked again under the same numbers. Every write is under a
-term above all seen here; a site that has seen a higher one says so (RESILIENCE.md
-section 4, term floor). An operator's act, never automatic.
+the rows of the open round, its key among them, and skipped rounds, which are asked
+again under the same numbers. The open round opens anew under a new key; its sites send
+the same bytes again from their outboxes, which lie under new names then. The copies
+under the lost key open for nobody and are named by nobody: `checkpoint gc` removes them
+after its grace period. Every write is under a term above all seen here; a site that has
+seen a higher one says so (RESILIENCE.md section 4, term floor). An operator's act,
+never automatic.
 """
 
 import hashlib

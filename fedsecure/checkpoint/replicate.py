@@ -144,7 +144,8 @@ class Replicas:
                 try:
                     store.put_stream(fan.read(place), key)
                 except AlreadyExists as other:
-                    if not same(cast("Store", store).get(key(), max_bytes)):
+                    found = cast("Store", store)
+                    if not _holds_same(found, key(), max_bytes, same):
                         raise AlreadyExists(f"{key()} holds other bytes") from other
                 finally:
                     fan.leave(place)
@@ -356,6 +357,15 @@ def _put_or_same(
     except AlreadyExists as other:
         if not _holds(store, key, value, same):
             raise AlreadyExists(f"{key} holds other bytes") from other
+
+
+def _holds_same(
+    store: Store, key: str, max_bytes: int, same: Callable[[Bytes], bool]
+) -> bool:
+    try:
+        return same(store.get(key, max_bytes))
+    except VerificationError:  # larger, gone bad, or sealed for somebody else
+        return False
 
 
 def _holds(

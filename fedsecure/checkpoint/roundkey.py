@@ -18,12 +18,14 @@ from collections.abc import Callable
 from fedsecure.checkpoint.rack import ROUND, Rack
 from fedsecure.envelope import canonical
 from fedsecure.errors import VerificationError
-from fedsecure.keys import KEY_BYTES, NONCE_BYTES, lock, unlock
+from fedsecure.keys import KEY_BYTES, NONCE_BYTES, derive, lock, unlock
 from fedsecure.update import RoundId
 
 Random = Callable[[int], bytes]
 """How many bytes -> that many of the system's generator."""
 _LABEL = b"fedsecure-round-key-v1\0"
+_NAME = b"fedsecure-update-name-v1\0"
+_NAME_BYTES = 32
 
 
 class RoundKey:
@@ -51,6 +53,15 @@ class RoundKey:
     def open(self, sealed: bytes, info: bytes) -> bytes:
         """Return the data key; see `keks.Opens`."""
         return unlock(self._key, sealed, info)
+
+    def name(self, digest: bytes) -> str:
+        """Return where an update of this digest lies under this key.
+
+        Another key gives another name: after an engine was lost the round opens under
+        a new one, sites send the same bytes again, and what lies sealed under the lost
+        key stands in nobody's way. Who finds the key in the KEY row finds the name.
+        """
+        return f"update/{derive(self._key, _NAME + digest, _NAME_BYTES).hex()}"
 
     def rack(self) -> Rack:
         """Return the rack that closes and opens with this key alone."""

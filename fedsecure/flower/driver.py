@@ -219,7 +219,7 @@ class RoundDriver:
                 self._reject(current, verdict, exchange)
             return
         round_id = current.opening.round
-        self._updates.keep(round_id, verdict.object, answer.data)
+        verdict = self._updates.keep(round_id, verdict, answer.data)
         self._leader.write(update_entry(round_id, verdict, _operation()))
         total.add(summand)
         current.take(verdict)

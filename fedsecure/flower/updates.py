@@ -1,10 +1,12 @@
 """What sites sent in a round, from the stores: sealed under a key that ends with it."""
 
+from dataclasses import replace
+
 from fedsecure.checkpoint.roundkey import RoundKey
 from fedsecure.flower.leader import Leader
 from fedsecure.metadata import JournalEntry, Step
 from fedsecure.outgoing import Bytes
-from fedsecure.server_round import read_detail
+from fedsecure.server_round import Accepted, read_detail
 from fedsecure.update import RoundId
 
 
@@ -23,10 +25,21 @@ class Updates:
             round_id.run, round_id.number, Step.KEY, "", operation, detail
         )
 
-    def keep(self, round_id: RoundId, name: str, data: Bytes) -> None:
-        """Put an update on the stores; see `Vault.reserve` and `Vault.keep`."""
+    def keep(self, round_id: RoundId, accepted: Accepted, data: Bytes) -> Accepted:
+        """Put an update on the stores; see `Vault.reserve` and `Vault.keep`.
+
+        Returns
+        -------
+        Accepted
+            As its row must say it: under the name that the round's key gives it. All
+            later reading goes by the row, whichever version wrote it.
+        """
+        key = self._key(round_id)
+        if key is not None:
+            accepted = replace(accepted, object=key.name(accepted.digest))
         self._leader.tools.vault.reserve(len(data))
-        self._leader.tools.vault.keep(name, data, self._key(round_id))
+        self._leader.tools.vault.keep(accepted.object, data, key)
+        return accepted
 
     def read(self, round_id: RoundId, name: str) -> Bytes:
         """Return an update that was kept, if this aggregator still leads.

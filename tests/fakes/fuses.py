@@ -92,15 +92,15 @@ class Full(Fuse):
 
 
 class Until(Fuse):
-    """Dies after the first durable step of a name."""
+    """Dies after so many durable steps of a name."""
 
-    def __init__(self, owner: str, name: str) -> None:
+    def __init__(self, owner: str, name: str, times: int = 1) -> None:
         super().__init__(owner)
-        self._name = name
+        self._name, self._times = name, times
 
     def burn(self, name: str) -> None:
         super().burn(name)
-        if name == self._name:
+        if self.names.count(self._name) == self._times:
             self.dead = True
             raise Died(self.owner)
 

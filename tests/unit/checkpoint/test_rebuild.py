@@ -1,14 +1,19 @@
 """An engine that is lost is made again from the stores, and the run goes on."""
 
+import hashlib
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from fedsecure.checkpoint.inventory import examiner, take
 from fedsecure.checkpoint.rebuild import Rebuilt, rebuilt, write
+from fedsecure.checkpoint.retention import Facts, Rules, carry_out, read_marks, sweep
+from fedsecure.checkpoint.roundkey import RoundKey
 from fedsecure.envelope import Kind, Verified
 from fedsecure.errors import ConfigurationError, StorageError, VerificationError
 from fedsecure.metadata import Engine, JournalEntry, Step
+from fedsecure.server_round import read_detail
 from tests.fakes.checkpoints import (
     finished,
     inventory,
@@ -18,6 +23,7 @@ from tests.fakes.checkpoints import (
     stores,
 )
 from tests.fakes.federation import RUN, Federation
+from tests.fakes.fuses import Died, Fuse, Until
 from tests.fakes.metadata import engine
 
 
@@ -37,13 +43,24 @@ def made(federation: Federation) -> Rebuilt:
     return rebuilt(chain, begins(federation), lines)
 
 
-def interrupted(rounds: int = 3, done: int = 2) -> Federation:
-    """Return a federation of which `done` rounds are released, and the engine lost."""
+def interrupted(rounds: int = 3, done: int = 2, updates: int = 2) -> Federation:
+    """Return a federation whose engine is about to be lost.
+
+    `done` rounds are released, and the next is open: `updates` of three are journalled.
+    """
     federation = Federation(rounds=rounds, private=False)
-    federation.terms = replace(federation.terms, rounds=done)
-    federation.lead()
-    federation.terms = replace(federation.terms, rounds=rounds)
+    journalled = 3 * done + updates
+    with pytest.raises(Died):
+        federation.lead("agg-1", Until("agg-1", "journal update", journalled))
+    assert len(opened(federation)) == updates
     return federation
+
+
+def opened(federation: Federation) -> list[JournalEntry]:
+    """Return the UPDATE rows of the last round that was opened."""
+    rows = federation.journal()
+    last = max(e.round for e in rows if e.step == Step.OPEN)
+    return [e for e in rows if e.round == last and e.step == Step.UPDATE]
 
 
 def test_the_head_is_the_one_that_was_lost() -> None:
@@ -76,6 +93,68 @@ def test_the_run_goes_on_to_its_end_under_a_higher_term() -> None:
     assert len(set(federation.models().values())) == 1
     assert [m.round for m in inventory(federation).chains[RUN].links] == [1, 2, 3]
     assert all(s.opened().keys() == {1, 2, 3} for s in federation.sites.values())
+
+
+def names(rows: list[JournalEntry]) -> set[str]:
+    return {str(read_detail(row)["object"]) for row in rows}
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3])
+def test_a_round_that_was_open_closes_on_the_same_updates(updates: int) -> None:
+    federation = interrupted(updates=updates)
+    lost = {row.site: read_detail(row)["digest"] for row in opened(federation)}
+    write_again(federation)
+    federation.lead("agg-2")
+    again = {row.site: read_detail(row)["digest"] for row in opened(federation)}
+    assert lost.items() <= again.items()
+    assert all(len(s.trainer.trained) == 3 for s in federation.sites.values())
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 6, 7, 9, 14])
+def test_who_leads_after_a_stop_in_the_round_opened_anew_ends_it(step: int) -> None:
+    federation = interrupted(rounds=2, done=1)
+    write_again(federation)
+    with pytest.raises(Died):
+        federation.lead("agg-2", Fuse("agg-2", dies_after=step))
+    federation.lead("agg-1")
+    assert len(set(federation.models().values())) == 1
+
+
+def write_again(federation: Federation) -> None:
+    rebuild = made(federation)
+    write(new_engine(federation), rebuild, "agg-1", "")
+
+
+def test_what_lies_under_the_lost_key_goes_after_the_grace_period() -> None:
+    federation = interrupted()
+    lost = names(opened(federation))
+    write_again(federation)
+    federation.lead("agg-2")
+    assert lost <= set(keys(federation, "update/"))
+    now, rules = datetime(2030, 1, 31, tzinfo=UTC), Rules(9, 0.0, 0.0, timedelta(1))
+    begins = frozenset(keys(federation, "begin/"))
+    for later in (now, now + timedelta(days=2)):
+        found = inventory(federation)
+        marks = read_marks(found.stores, found.held)
+        due = sweep(found, Facts(frozenset({RUN}), begins), rules, later, marks)
+        carry_out(found.stores, due, later)
+    assert keys(federation, "update/") == []
+    assert len(inventory(federation).chains[RUN].links) == 3
+
+
+def test_rows_of_the_version_before_are_read_by_the_names_they_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def before(_: RoundKey, digest: bytes) -> str:
+        return f"update/{hashlib.sha256(digest + b'object').hexdigest()}"
+
+    with monkeypatch.context() as old:
+        old.setattr(RoundKey, "name", before)
+        federation = interrupted(done=0, rounds=1)
+    federation.lead("agg-2")
+    reused = [f for name, f in federation.notes.events if name == "resumed"]
+    assert [f["reused"] for f in reused] == [["site-1", "site-2"]]
+    assert keys(federation, "update/") == []
 
 
 class Cut:

@@ -218,6 +218,30 @@ def test_other_bytes_under_a_streams_key_do_not_count(tmp_path: Path) -> None:
     assert stores[0].get("k", 100) == b"theirs"
 
 
+def test_a_copy_gone_bad_under_a_streams_key_is_no_copy_and_stops_nobody(
+    tmp_path: Path,
+) -> None:
+    def same(other: Bytes) -> bool:
+        if other != WHOLE:
+            raise VerificationError("a sealed chunk was changed")
+        return True
+
+    stores = [_local(tmp_path / str(n)) for n in range(3)]
+    stores[0].put("k", b"gone bad")
+    replicas = Replicas([(str(i), s) for i, s in enumerate(stores)], W)
+    replicas.put_stream(iter(PIECES), 4, 100, lambda: "k", same)
+    assert [s.get("k", 100) for s in stores] == [b"gone bad", WHOLE, WHOLE]
+
+
+def test_a_copy_larger_than_any_under_a_streams_key_stops_nobody(
+    tmp_path: Path,
+) -> None:
+    stores = [_local(tmp_path / str(n)) for n in range(3)]
+    stores[0].put("k", bytes(101))
+    _stream(stores)
+    assert stores[1].get("k", 100) == WHOLE
+
+
 def test_a_stream_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     def breaks() -> Iterator[bytes]:
         yield b"1"

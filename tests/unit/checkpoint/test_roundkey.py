@@ -57,6 +57,19 @@ def test_objects_under_it_name_no_aggregator() -> None:
         RACK.open(sealed, b"update/1")
 
 
+def test_an_update_has_one_name_under_a_key_however_often_its_row_is_read() -> None:
+    key, row = new_key(FIRST, RACK, RANDOM)
+    name = key.name(b"d" * 32)
+    assert read_key(row, FIRST, RACK, RANDOM).name(b"d" * 32) == name
+    assert len(name) == len("update/") + 64
+
+
+def test_an_update_has_another_name_under_every_key_and_every_digest() -> None:
+    (one, _), (two, _) = (new_key(FIRST, RACK, RANDOM) for _ in range(2))
+    names = {key.name(digest) for key in (one, two) for digest in (b"a", b"b")}
+    assert len(names) == 4
+
+
 def test_it_is_never_shown() -> None:
     assert repr(RoundKey(b"k" * 32, RANDOM)) == "RoundKey(...)"
 

@@ -195,7 +195,7 @@ class Campaign:
     def _act(self, act: Act, standing: Standing) -> None:
         sent = self._clock.now()
         if act == Act.CAMPAIGN:
-            lease = self._acquire(standing.name)
+            lease, sent = self._acquire(standing.name)
             if lease is not None:
                 self._standing = granted(standing, lease, sent)
                 self._over = ""
@@ -207,13 +207,21 @@ class Campaign:
         elif act == Act.STEP_DOWN:
             self.step_down()
 
-    def _acquire(self, name: str) -> Lease | None:
-        """Take the lease, again and again until its term lies above the floor."""
-        lease = self._board.acquire(name, self._address, self._ttl)
-        while lease is not None and lease.term <= self._floor:
-            self._board.release(lease)
+    def _acquire(self, name: str) -> tuple[Lease | None, float]:
+        """Take the lease, again and again until its term lies above the floor.
+
+        A restored engine may be hundreds of terms below what sites have seen, at some
+        20 ms each: so each try beats, and the lease counts from the last one's sending.
+        """
+        while True:
+            self._beat()
+            sent = self._clock.now()
             lease = self._board.acquire(name, self._address, self._ttl)
-        return lease
+            if lease is None or lease.term > self._floor:
+                return lease, sent
+            self._board.release(lease)
+            if self._stop.is_set():
+                return None, sent
 
     def _hold(self, standing: Standing, kept: bool, sent: float) -> None:
         if kept and standing.lease is not None:

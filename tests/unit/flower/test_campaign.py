@@ -1,11 +1,14 @@
 """Leadership over time, turn by turn: no thread runs, the clock is the test's."""
 
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from fedsecure.errors import LeaseLost, StorageError
 from fedsecure.flower.campaign import Campaign, Operator
+from fedsecure.metadata import Lease
 from tests.fakes.clock import FakeClock
 from tests.fakes.metadata import State, engine
 
@@ -23,6 +26,20 @@ class Said:
 
     def granted(self) -> None:
         self.handover = False
+
+
+class Beats:
+    """When a campaign beat."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.at = list[float]()
+
+    def beat(self) -> None:
+        self.at.append(self._clock.now())
+
+    def longest(self) -> float:
+        return max(b - a for a, b in pairwise(self.at))
 
 
 class Board:
@@ -173,6 +190,44 @@ def test_floor_is_risen_above(board: Board) -> None:
     board.one.step_down(floor=7)
     turn(board.one)
     assert board.one.wait(0.0) == 8
+
+
+@pytest.fixture
+def climber(board: Board, monkeypatch: pytest.MonkeyPatch) -> tuple[Campaign, Beats]:
+    """A candidate 900 terms below the floor, and its beats; the board is slow."""
+    one, beats, acquire = board.one, Beats(board.clock), board.one._board.acquire
+
+    def slowly(*asked: Any) -> Lease | None:
+        board.clock.sleep(0.02)
+        return acquire(*asked)
+
+    monkeypatch.setattr(one._board, "acquire", slowly)
+    one._beat = beats.beat
+    one.step_down(floor=900)
+    return one, beats
+
+
+def test_climbing_to_a_far_floor_beats_at_each_try(
+    climber: tuple[Campaign, Beats],
+) -> None:
+    turn(climber[0])
+    assert len(climber[1].at) == 901
+    assert climber[1].longest() < 0.1
+
+
+def test_lease_won_after_a_long_climb_counts_from_its_own_try(
+    climber: tuple[Campaign, Beats],
+) -> None:
+    turn(climber[0])
+    climber[0].check(901)
+
+
+def test_stop_ends_a_climb(climber: tuple[Campaign, Beats], board: Board) -> None:
+    climber[0]._stop.set()
+    turn(climber[0])
+    assert climber[0].wait(0.0) is None
+    assert board.state.term == 1
+    assert board.state.lease is None
 
 
 def test_board_that_does_not_answer_is_no_free_lease(board: Board) -> None:

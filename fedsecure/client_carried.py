@@ -1,9 +1,9 @@
 """Releases that standby aggregators bring to a site: what came, what is on its way.
 
 A leader's letter names the release it builds on and, if it leaves the bytes to a
-standby, how many they are. Letter and release come through different supernodes, so
-the letter may be first: the site then waits a while before it says that the release is
-missing (docs/adr/0030).
+standby, how long they are worth waiting for. Letter and release come through different
+supernodes, so the letter may be first: the site then waits a while before it says that
+the release is missing (docs/adr/0030).
 """
 
 from collections import Counter
@@ -16,10 +16,6 @@ from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
 _LONGEST = 60.0
-_POLLS = 10.0
-"""Seconds for two polls of a supernode, a process start and a standby's look."""
-_SLOWEST = 4e6
-"""Bytes a second of a link that is still worth waiting for."""
 
 
 class Carried:
@@ -41,11 +37,10 @@ class Carried:
 def patience(header: Mapping[str, JSON]) -> float:
     """Return how long a request's release is worth waiting for; seconds, at most 60.
 
-    0 where nothing is on its way. A size that is none is answered as if none were
+    0 where nothing is on its way. Seconds that are none are answered as if none were
     said: the release is missing, and the leader sends it.
     """
     try:
-        size = count(header, ELSEWHERE)
+        return min(float(count(header, ELSEWHERE)), _LONGEST)
     except VerificationError:
         return 0.0
-    return min(_POLLS + size / _SLOWEST, _LONGEST) if size else 0.0

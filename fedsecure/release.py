@@ -19,7 +19,7 @@ from fedsecure.update import RoundId
 BROUGHT = "brought"
 """Header field of an update: the last round whose release a standby had brought."""
 ELSEWHERE = "elsewhere"
-"""Header field of a request: bytes of the release that a standby is to bring."""
+"""Header field of a request: seconds to wait for the release a standby is to bring."""
 _DIGEST_BYTES = 32
 
 

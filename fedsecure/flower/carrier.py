@@ -7,15 +7,19 @@ that made it and opened once, so a carrier needs no term and can change nothing.
 """
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 from fedsecure.envelope import Kind, parse, verify
-from fedsecure.errors import FedsecureError, StorageError
+from fedsecure.errors import FedsecureError
 from fedsecure.flower.leader import Terms, Tools
 from fedsecure.flower.post import Answer, Round
 from fedsecure.metadata import Head
 
 log = logging.getLogger(__name__)
+
+_PULSE = 0.25
+"""Seconds between two looks at the head."""
 
 
 def share(
@@ -35,7 +39,10 @@ def share(
 
 
 class Carrier:
-    """One aggregator's work while it stands by.
+    """One aggregator's work while it stands by, in a thread of its own.
+
+    A store or an engine that hangs holds up this thread, and not the aggregator: it
+    must be able to lead.
 
     Parameters
     ----------
@@ -57,33 +64,51 @@ class Carrier:
         self._least = least
         self._carried = 0
         self._exchange: Round | None = None
+        self._over = threading.Event()
 
-    def turn(self, holder: str) -> None:
-        """Send what was released since the last turn; take what came back.
+    def start(self, holder: Callable[[], str]) -> None:
+        """Begin to carry.
 
         Parameters
         ----------
-        holder : str
-            Who leads; "": nobody does, so nothing is sent.
+        holder : callable
+            Who leads; "" for nobody, or this one.
         """
+        threading.Thread(
+            target=self._loop, args=(holder,), name="carrier", daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Carry nothing more: the run is over."""
+        self._over.set()
+
+    def turn(self, holder: str) -> None:
+        """Send what was released since the last turn; take what came back."""
+        if not holder:
+            self._rest()
+            return
         try:
             head = self._tools.journal.head(self._terms.run)
-            if holder and head is not None and head.round > self._carried:
+            if head is not None and head.round > self._carried:
                 self._carry(head, holder)
-        except StorageError as silent:
-            log.warning("%s carries nothing now: %s", self._tools.name, silent)
+        except FedsecureError as bad:  # the leader sends what is not carried
+            log.warning("%s carries nothing now: %s", self._tools.name, bad)
         if self._exchange is not None:
             self._drain(self._exchange)
 
-    def rest(self) -> None:
-        """Send nothing more: this aggregator leads, or the run is over."""
+    def _loop(self, holder: Callable[[], str]) -> None:
+        while not self._over.wait(_PULSE):
+            self.turn(holder())
+        self._rest()
+
+    def _rest(self) -> None:
         if self._exchange is not None:
             self._exchange.__exit__(None, None, None)
             self._exchange = None
 
     def _carry(self, head: Head, holder: str) -> None:
         vault, size = self._tools.vault, self._tools.vault.manifest(head).size
-        self.rest()
+        self._rest()
         self._carried = head.round
         mine = share(self._tools.name, self._aggregators, holder, self._terms.asked)
         if size < self._least or not mine:

@@ -207,6 +207,8 @@ class RoundDriver:
                     exchange.done()
                 closed = current.close(clock.now())
             traffic.sent = sum(exchange.sent_bytes.values())
+        for site in current.missing:  # it may wait for what nobody brings
+            self._letters.holdings.brought.missed(site)
         return closed
 
     def _take(
@@ -224,7 +226,8 @@ class RoundDriver:
         total.add(summand)
         current.take(verdict)
         opened, number = self._letters.last_release()[0], round_id.number
-        self._letters.has(verdict.site, opened, number, verdict.brought)
+        self._letters.holdings.has(verdict.site, opened, number)
+        self._letters.holdings.brought.told(verdict.site, verdict.brought, opened)
         self._letters.heads.take(verdict.heads)
         facts: dict[str, JSON] = {"site": verdict.site, "bytes": len(answer.data)}
         self._leader.note("update", round_id.number, facts)
@@ -249,8 +252,8 @@ class RoundDriver:
         log.warning("round %d: %s: %s", number, site, verdict.reason)
         self._leader.note("rejected", number, {"site": site, "code": verdict.code})
         self._leader.heed(site, verdict.seen)
-        self._letters.forget(site)
-        tried = exchange.asked.get(site, 0)
+        further = self._letters.holdings.refused(site, verdict.code)
+        tried = 0 if further else exchange.asked.get(site, 0)
         if not verdict.ask_again or tried >= ASKS_ALLOWED:
             current.leave_out(site)
         elif site in current.missing:

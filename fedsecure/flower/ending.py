@@ -3,7 +3,18 @@
 import logging
 
 from fedsecure.envelope import Kind
-from fedsecure.errors import FedsecureError, QuorumNotMet, StaleTerm
+from fedsecure.errors import (
+    FedsecureError,
+    InputConflict,
+    KeyEnded,
+    KeyMissing,
+    QuorumNotMet,
+    ReleaseMissing,
+    SecondAggregate,
+    StaleTerm,
+    TooFewContributors,
+    VerificationError,
+)
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
 from fedsecure.flower.post import Answer, Round
@@ -15,6 +26,20 @@ log = logging.getLogger(__name__)
 
 _ASKS_ALLOWED = 5
 _PULSE = 0.25
+_NOT_OPENED = frozenset(
+    no.code
+    for no in (
+        InputConflict,
+        KeyEnded,
+        KeyMissing,
+        ReleaseMissing,
+        SecondAggregate,
+        TooFewContributors,
+        VerificationError,
+    )
+)
+"""What a site answers that has not opened the last release. Any other refusal is of the
+report: the model is there, its metrics are not."""
 
 
 class Ending:
@@ -30,6 +55,7 @@ class Ending:
         self._leader = leader
         self._letters = letters
         self._number = leader.terms.rounds + 1
+        self._refused: dict[str, str] = {}
 
     def reports(self) -> dict[str, JSON]:
         """Return the metrics of each site that reports before the deadline.
@@ -46,13 +72,12 @@ class Ending:
                 self._ask(exchange, site)
             self._await_reports(exchange, reports)
         self._letters.heads.keep()
-        if len(reports) == len(leader.terms.asked) and not any(
-            found is not None for found in reports.values()
-        ):
+        codes = {self._refused.get(site, "") for site in leader.terms.asked}
+        if codes <= _NOT_OPENED:
             raise QuorumNotMet(
                 f"the last release of run {leader.terms.run} was refused by all "
-                f"{len(reports)} sites: no site has its model. Their logs say why; "
-                "start a new run"
+                f"{len(reports)} sites ({', '.join(sorted(codes))}): no site has its "
+                "model. Their logs say why; start a new run"
             )
         return reports
 
@@ -94,9 +119,11 @@ class Ending:
         if code == StaleTerm.code:
             self._leader.heed(site, count(message.header, "term"))
         self._leader.note("rejected", self._number, {"site": site, "code": code})
-        self._letters.forget(site)
+        further = self._letters.holdings.refused(site, code)
         again = code in {"key_missing", "release_missing", "verification"}
-        if again and exchange.asked.get(site, 0) < _ASKS_ALLOWED:
+        tried = 0 if further else exchange.asked.get(site, 0)
+        if again and tried < _ASKS_ALLOWED:
             self._ask(exchange, site)
         else:
             reports[site] = None
+            self._refused[site] = code

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from fedsecure import parts
 from fedsecure.envelope import Kind, Scope
 from fedsecure.flower.beginning import Beginning, RunKey
-from fedsecure.flower.brought import Brought
 from fedsecure.flower.heads import Heads
+from fedsecure.flower.holdings import Holdings
 from fedsecure.flower.leader import Leader
 from fedsecure.metadata import Head
 from fedsecure.outgoing import Bytes
@@ -15,39 +15,37 @@ from fedsecure.release import ELSEWHERE
 from fedsecure.trainer import JSON
 from fedsecure.update import RoundId
 
+_ROOM = 1 << 20
+"""Bytes of a message that are kept for its head: plan, heads of ledgers, listing."""
+_POLLS = 10.0
+"""Seconds for two polls of a supernode, a process start and a standby's look."""
+_SLOWEST = 4e6
+"""Bytes a second of a link on which a release is still worth waiting for."""
+_SHARE = 3
+"""A site waits for what a standby brings this part of a round's deadline at most."""
+
 
 class Letters:
-    """Makes requests, and remembers what a site has shown to hold.
+    """Makes requests that hold what a site does not have.
 
-    A new leader remembers nothing and sends everything again; sites know repeats.
+    Attributes
+    ----------
+    heads : Heads
+        Of the sites' ledgers.
+    holdings : Holdings
+        What each site has shown to hold.
     """
 
     def __init__(self, leader: Leader, began: Beginning) -> None:
         self._leader = leader
         self._began = began
         self.heads = Heads(leader)
-        self._keyed: dict[str, int] = {}
-        self._opened: dict[str, int] = {}
-        self._brought = Brought()
+        self.holdings = Holdings(leader, began)
 
     def begin_anew(self, began: Beginning) -> None:
         """Send the keys of a changed beginning from now on."""
         self._began = began
-
-    def has(self, site: str, opened: int, number: int, brought: int = 0) -> None:
-        """Remember that `site` holds a round's key and opened releases up to one.
-
-        The last that a standby had brought it is that of round `brought`.
-        """
-        self._brought.told(site, brought, opened)
-        self._keyed[site] = self._began.at(number).first_round
-        self._opened[site] = opened
-
-    def forget(self, site: str) -> None:
-        """Send `site` everything again."""
-        self._keyed.pop(site, None)
-        self._opened.pop(site, None)
-        self._brought.missed(site)
+        self.holdings.begin_anew(began)
 
     def last_release(self) -> tuple[int, bytes]:
         """Return round and digest of what the next round starts from.
@@ -73,11 +71,11 @@ class Letters:
         return lambda: self._make(site, number, train=train)
 
     def _make(self, site: str, number: int, *, train: bool) -> bytes:
-        leader, began = self._leader, self._began
-        keys = [k for k in began.keys if k.first_round > self._keyed.get(site, -1)]
-        heads = leader.heads(self._opened.get(site, 0) + 1)
-        elsewhere = self._brought.relied(site) and len(heads) == 1
-        pieces = self._pieces(site, keys, [] if elsewhere else heads)
+        leader, holdings = self._leader, self.holdings
+        keys = [k for k in self._began.keys if k.first_round > holdings.keyed(site)]
+        heads = leader.heads(holdings.opened(site) + 1)
+        wait = self._wait(heads) if train and holdings.brought.relied(site) else 0
+        pieces = self._pieces(site, number, keys, [] if wait else heads)
         after, digest = self.last_release()
         header: dict[str, JSON] = {
             "term": leader.term,
@@ -91,20 +89,38 @@ class Letters:
             "parts": parts.listing(pieces),
             HEADS: self.heads.document(),
         }
-        if elsewhere:
-            header[ELSEWHERE] = leader.tools.vault.manifest(heads[0]).size
+        if wait:
+            header[ELSEWHERE] = wait
         scope = self.scope(site, number)
         return leader.sign(Kind.REQUEST, scope, header, parts.join(pieces))
 
+    def _wait(self, heads: list[Head]) -> int:
+        """Return the seconds a site is to wait for a standby; 0: it is sent all.
+
+        Only the newest release is left to standbys. Whatever its size, enough of the
+        round must be left for the site to say that nothing came, and to be sent it.
+        """
+        if len(heads) != 1:
+            return 0
+        size = self._leader.tools.vault.manifest(heads[0]).size
+        most = self._leader.terms.deadline / _SHARE
+        return int(min(_POLLS + size / _SLOWEST, most))
+
     def _pieces(
-        self, site: str, keys: list[RunKey], heads: list[Head]
+        self, site: str, number: int, keys: list[RunKey], heads: list[Head]
     ) -> list[tuple[str, Bytes]]:
         pieces: list[tuple[str, Bytes]] = []
         for key in keys:
             pieces.append(("statement", key.pieces["statement"]))
             pieces.append(("wrap", key.pieces[f"wrap:{site}"]))
-        if site not in self._keyed:
+        if self.holdings.keyed(site) < 0:
             pieces += list(self._began.pieces.items())
-        for head in heads:
-            pieces.append(("release", self._leader.tools.vault.read_release(head)))
+        vault, room = self._leader.tools.vault, self._leader.terms.max_bytes - _ROOM
+        room -= sum(len(data) for _, data in pieces)
+        for place, head in enumerate(heads):
+            room -= vault.manifest(head).size
+            if place and room < 0:  # the site says what it lacks, and is sent the rest
+                self.holdings.sent_part(site, heads[place - 1].round, number)
+                break
+            pieces.append(("release", vault.read_release(head)))
         return pieces

@@ -143,25 +143,21 @@ class SecureFedAvg(Strategy):
         )
         self._vitals.watch(grid.get_node_ids)
         self._campaign.start()
+        carrier.start(lambda: self._campaign.holder)
         tools.observer.note("standby", {"holder": tools.name})
         try:
             while not self._complete(tools):
-                self._take_turn(tools, carrier, first)
+                self._take_turn(tools, first)
         finally:
-            carrier.rest()
+            carrier.stop()
             self._campaign.stop()
             self._vitals.rest()
         return self._result(tools)
 
-    def _take_turn(
-        self, tools: Tools, carrier: Carrier, first: tuple[bytes, bytes] | None
-    ) -> None:
+    def _take_turn(self, tools: Tools, first: tuple[bytes, bytes] | None) -> None:
         self._vitals.step()
         term = self._campaign.wait(timeout=0.25)
-        if term is None:
-            carrier.turn(self._campaign.holder)
-        else:
-            carrier.rest()
+        if term is not None:
             self._lead_once(term, tools, first)
 
     def _lead_once(

@@ -23,14 +23,14 @@ def test_letter_that_holds_its_release_waits_for_nothing() -> None:
     assert patience({}) == 0.0
 
 
-def test_the_larger_a_release_the_longer_it_is_waited_for() -> None:
-    assert 10.0 <= patience({"elsewhere": 1}) < patience({"elsewhere": 40_000_000})
+def test_letter_waits_as_long_as_its_leader_says() -> None:
+    assert patience({"elsewhere": 14}) == 14.0
 
 
-def test_no_size_makes_a_site_wait_for_more_than_a_minute() -> None:
+def test_no_letter_makes_a_site_wait_for_more_than_a_minute() -> None:
     assert patience({"elsewhere": 1 << 53}) == 60.0
 
 
 @pytest.mark.parametrize("size", [0, -1, "9", True, 1.5, None])
-def test_size_that_is_none_is_not_waited_for(size: JSON) -> None:
+def test_seconds_that_are_none_are_not_waited_for(size: JSON) -> None:
     assert patience({"elsewhere": size}) == 0.0

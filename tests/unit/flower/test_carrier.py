@@ -75,7 +75,7 @@ def test_carrier_that_rests_sends_no_more() -> None:
     federation, carrier = released()
     federation.tamper = lambda *_: None  # no answer ever comes: it would go on asking
     carrier.turn("agg-1")
-    carrier.rest()
+    carrier.turn("")
     federation.tamper = lambda _, data: data
     carrier.turn("agg-1")
     assert events(federation) == []

@@ -36,14 +36,14 @@ def test_first_letter_carries_key_and_first_model(letters: Letters) -> None:
 
 
 def test_site_that_has_them_is_not_sent_them_again(letters: Letters) -> None:
-    letters.has("site-2", 0, 1)
+    letters.holdings.has("site-2", 0, 1)
     assert parts(letters) == []
     assert parts(letters, "site-3") == FIRST
 
 
 def test_forgotten_site_is_sent_everything_again(letters: Letters) -> None:
-    letters.has("site-2", 0, 1)
-    letters.forget("site-2")
+    letters.holdings.has("site-2", 0, 1)
+    letters.holdings.refused("site-2", "key_missing")
     assert parts(letters) == FIRST
 
 
@@ -80,46 +80,65 @@ def finished() -> Letters:
     return Letters(leader, begin(leader, None))
 
 
-def test_new_leader_sends_all_releases() -> None:
-    assert parts(finished()) == [*FIRST, *["release"] * 3]
+def test_new_leader_sends_what_journalled_updates_do_not_show() -> None:
+    """An update of round 3 was made by who had opened round 2, and held the key."""
+    assert parts(finished()) == ["release"]
 
 
-def test_site_that_opened_some_is_sent_the_others() -> None:
+def test_site_that_lost_everything_is_sent_everything() -> None:
     letters = finished()
-    letters.has("site-2", 2, 3)
-    assert parts(letters) == ["release"]
-
-
-def last_letter(letters: Letters) -> dict[str, JSON]:
-    return header(letters, number=4)
-
-
-def test_release_that_a_standby_brings_is_named_with_its_size() -> None:
-    letters = finished()
-    letters.has("site-2", 2, 3, brought=2)
-    fields = last_letter(letters)
-    assert (fields["parts"], fields["after"]) == ([], 3)
-    head = letters._leader.heads(3)[0]
-    assert fields["elsewhere"] == letters._leader.tools.vault.manifest(head).size > 0
-
-
-def test_site_that_missed_what_a_standby_brings_is_sent_it() -> None:
-    letters = finished()
-    letters.has("site-2", 2, 3, brought=2)
-    letters.forget("site-2")
-    fields = last_letter(letters)
-    assert "elsewhere" not in fields
+    letters.holdings.refused("site-2", "key_missing")
     assert parts(letters) == [*FIRST, *["release"] * 3]
+
+
+def left_to_a_standby(letters: Letters, opened: int) -> None:
+    """Have site-2 say twice that a standby brought it releases in time."""
+    letters.holdings.has("site-2", opened, opened + 1)
+    letters.holdings.brought.told("site-2", opened - 1, opened - 1)
+    letters.holdings.brought.told("site-2", opened, opened)
+
+
+def test_release_that_a_standby_brings_is_named_with_a_time_to_wait() -> None:
+    letters = finished()
+    left_to_a_standby(letters, 2)
+    fields = header(letters, number=4)
+    assert (fields["parts"], fields["after"]) == ([], 3)
+    assert fields["elsewhere"] == 10
+
+
+def test_time_to_wait_leaves_most_of_the_round() -> None:
+    federation = Federation(rounds=3, deadline=9.0)
+    federation.lead()
+    leader = federation.leader("agg-2")
+    letters = Letters(leader, begin(leader, None))
+    left_to_a_standby(letters, 2)
+    assert header(letters, number=4)["elsewhere"] == 3
+
+
+def test_site_that_missed_what_a_standby_brings_is_sent_that_alone() -> None:
+    letters = finished()
+    left_to_a_standby(letters, 2)
+    letters.holdings.refused("site-2", "release_missing")
+    assert "elsewhere" not in header(letters, number=4)
+    assert parts(letters) == ["release"]
 
 
 def test_site_two_releases_behind_is_sent_both() -> None:
     letters = finished()
-    letters.has("site-2", 1, 2, brought=1)
+    left_to_a_standby(letters, 1)
     assert parts(letters) == ["release"] * 2
+
+
+def test_last_letter_leaves_nothing_to_standbys() -> None:
+    letters = finished()
+    left_to_a_standby(letters, 2)
+    data = letters.request("site-2", 4, train=False)()
+    assert b"elsewhere" not in parse(data, MAX_BYTES).header
+    assert b'"release"' in parse(data, MAX_BYTES).header
 
 
 def test_letter_is_made_when_it_is_sent() -> None:
     letters = finished()
     later = letters.request("site-2", 4, train=False)
-    letters.has("site-2", 3, 4)
+    letters.holdings.has("site-2", 3, 4)
     assert b'"parts":[]' in parse(later(), MAX_BYTES).header

@@ -1,0 +1,34 @@
+"""The end of a run: what sites refuse then, and what that says of their models."""
+
+from collections.abc import Callable
+
+from fedsecure.errors import TrainingFailed
+from fedsecure.metadata import Step
+from fedsecure.trainer import TrainingResult, TrainingTask
+from tests.fakes.federation import Federation
+
+
+def fails_to_evaluate(
+    run: Callable[[TrainingTask], TrainingResult],
+) -> Callable[[TrainingTask], TrainingResult]:
+    def ran(task: TrainingTask) -> TrainingResult:
+        if not task.train:
+            raise TrainingFailed("out of memory in the evaluation")
+        return run(task)
+
+    return ran
+
+
+def published(federation: Federation) -> list[int]:
+    return [e.round for e in federation.journal() if e.step == Step.PUBLISH]
+
+
+def test_a_run_whose_last_metrics_nobody_can_tell_is_complete() -> None:
+    federation = Federation(private=False)
+    for site in federation.sites.values():
+        site.trainer.run = fails_to_evaluate(site.trainer.run)  # type: ignore[method-assign, assignment]
+    federation.lead()
+    assert published(federation) == [1, 2]
+    assert all(federation.models().values())
+    (finished,) = [f for e, f in federation.notes.events if e == "finished"]
+    assert finished["metrics"] == dict.fromkeys(federation.sites)

@@ -315,6 +315,18 @@ def no_room(path: Path, need: int = 0) -> str:
     )
 
 
+def require_room(folder: Path, need: int) -> None:
+    """Return only if so many bytes are free where a folder lies.
+
+    Raises
+    ------
+    StorageError
+        There are fewer; what to do is said.
+    """
+    if free_below(folder) < need:
+        raise StorageError(f"{folder}: No space left on device{no_room(folder, need)}")
+
+
 @contextlib.contextmanager
 def _storage(verb: str, path: Path, need: int = 0) -> Iterator[None]:
     try:

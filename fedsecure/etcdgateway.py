@@ -184,7 +184,8 @@ class Gateway:
             )
             found.raise_for_status()
         except requests.RequestException as failed:
-            raise StorageError(f"{client.base_url}: {_short(failed)}") from failed
+            said = _nobody(failed) or _short(failed)
+            raise StorageError(f"{client.base_url}: {said}") from failed
         return found
 
     def _open(self) -> None:
@@ -309,19 +310,24 @@ def _judged(failed: Etcd3Exception, where: str) -> StorageError:
         return OutcomeUnknown(f"{where}: no answer in time")
     if isinstance(failed, ConnectionFailedError):
         # Nobody listens there: certainly not asked. Else the answer may be lost.
-        cause = getattr(failed.__context__, "args", ("",))
-        why = getattr(cause[0], "reason", None)
-        if not isinstance(why, NewConnectionError):
-            return OutcomeUnknown(reason)
-        said = getattr(why.__cause__, "strerror", None) or reason
-        return StorageError(f"{where}: {said}; does that member run?")
+        nobody = _nobody(failed.__context__)
+        return StorageError(f"{where}: {nobody}") if nobody else OutcomeUnknown(reason)
     try:
         code = json.loads(failed.detail_text or "")["code"]
     except (ValueError, LookupError, TypeError):
-        return OutcomeUnknown(reason)
+        return OutcomeUnknown(f"{reason}; that is no answer of etcd's client port")
     if code == _EXHAUSTED and _FULL in reason:
         return NoRoom(f"{reason}: {_ROOM}")
     return Refused(reason) if code in _NO else OutcomeUnknown(reason)
+
+
+def _nobody(failed: BaseException | None) -> str:
+    """Return why a member was certainly not asked; "" if it may have been."""
+    why = getattr(next(iter(getattr(failed, "args", ())), None), "reason", None)
+    if not isinstance(why, NewConnectionError):
+        return ""
+    said = getattr(why.__cause__, "strerror", None) or "no connection"
+    return f"{said}; does that member run?"
 
 
 def _short(failed: Exception) -> str:

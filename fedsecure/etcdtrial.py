@@ -87,13 +87,14 @@ def version_problem(version: str) -> str:
 
 
 def _reachable(gateway: Gateway, max_skew: float) -> list[int]:
-    there = []
+    there, silent = [], ""
     for member, endpoint in enumerate(gateway.cluster.endpoints):
         try:
             answer = gateway.fetch(member, "version")
             version = str(answer.json()["etcdserver"])
         except StorageError as down:
             log.warning("a member of etcd does not answer: %s", down)
+            silent = str(down)
             continue
         except (ValueError, LookupError, TypeError) as other:
             raise ConfigurationError(f"{endpoint} is no etcd") from other
@@ -105,7 +106,7 @@ def _reachable(gateway: Gateway, max_skew: float) -> list[int]:
             check_skew(endpoint, skew, max_skew)
         there.append(member)
     if not there:
-        raise StorageError(f"{gateway.cluster.shown}: no member answers")
+        raise StorageError(f"{gateway.cluster.shown}: no member answers ({silent})")
     return there
 
 

@@ -104,5 +104,6 @@ def bring_up(keys: Keys) -> None:
         raise ConfigurationError(
             f"{keys.prefix} in {keys.gateway.cluster.shown} is of format "
             f"{kept[:20].decode(errors='replace')}, this version knows "
-            f"{FORMAT.decode()}: upgrade it, or name another prefix"
+            f"{FORMAT.decode()}: upgrade this aggregator; another prefix is for "
+            "another run only"
         )

@@ -106,7 +106,8 @@ def find_server(
         parts = {k: str(v) for k, v in conninfo_to_dict(url).items()}
     except psycopg.Error:  # its text may repeat a password
         raise ConfigurationError(
-            "the url is not one that libpq reads: postgresql://user@host:port/database"
+            "the url is not one that libpq reads, must be postgresql://user@host:port/"
+            "database: mend `url` of `engine` in aggregator.json"
         ) from None
     _check_secrets(parts, passfile)
     if "service" not in parts and not insecure_plain:

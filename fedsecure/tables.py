@@ -152,7 +152,8 @@ def bring_up(sessions: Sessions, schema: str) -> None:
     if found > len(STEPS):
         raise ConfigurationError(
             f"schema {schema} of {sessions.server.shown} is of format {found}, this "
-            f"version knows {len(STEPS)}: upgrade it, or name another schema"
+            f"version knows {len(STEPS)}: upgrade this aggregator; another schema is "
+            "for another run only"
         )
 
 

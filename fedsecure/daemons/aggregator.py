@@ -32,7 +32,7 @@ from fedsecure.daemons.supervisor import (
     require_running,
     wait_for_end,
 )
-from fedsecure.disk import SystemDisk
+from fedsecure.disk import SystemDisk, require_room
 from fedsecure.errors import (
     ConfigurationError,
     FedsecureError,
@@ -50,6 +50,8 @@ from fedsecure.provision.ca import check_certificate
 log = logging.getLogger(__name__)
 
 START_SECONDS = 90.0
+ROOM = 1 << 20
+"""Bytes without which a state folder counts as full: logs, databases, the ledger."""
 _LOOK = 0.2
 _ASK = 5.0
 _LINGER = 5.0
@@ -103,13 +105,22 @@ class AggregatorDaemon:
                 if self._serve_one(child, stop):
                     return 0
             except FedsecureError as bad:
-                log.warning("%s: %s; starting again", self._kit.name, bad)
-                self._observer.note("restart", {"reason": str(bad)})
+                why = f"{bad}{self._full()}"
+                log.warning("%s: %s; starting again", self._kit.name, why)
+                self._observer.note("restart", {"reason": why})
             finally:
                 child.end()
                 self._vacate()
             stop.wait(backoff.wait())
         return 0
+
+    def _full(self) -> str:
+        """Return what to add to a failure's reason: a full disk has no other voice."""
+        try:
+            require_room(self._kit.state, ROOM)
+        except StorageError as full:
+            return f"; {full}"
+        return ""
 
     def _board(self) -> LeaseBoard:
         return open_engine(self._config, look=True).leases
@@ -125,10 +136,11 @@ class AggregatorDaemon:
                 self._observer.note("vacated", {"term": lease.term})
 
     def _check(self) -> None:
-        """Refuse to start on what would fail later: engine, keys, stores, a port."""
+        """Refuse what would fail later: port, room, engine, keys, stores."""
         certificate = (self._kit.path / "tls.crt").read_bytes()
         check_certificate(certificate, self._root, self._host, self._clock.wall())
         require_free_port(self._host, self._port)
+        require_room(self._kit.state, ROOM)
         try:
             board = open_engine(self._config).leases
             refuse_namesake(board, self._kit.name, self._clock)

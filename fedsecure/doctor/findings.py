@@ -276,6 +276,8 @@ def _judge_place(place: Place) -> Finding:
     where = f"{place.path} ({place.kind})"
     if place.problem:
         advice = "Make it writable for this user, or name another folder."
+        if "No space left" in place.problem:
+            advice = "Free space on that disk, or name a folder on a larger one."
         return Finding(place.name, Level.FAIL, f"{where}: {place.problem}", advice)
     if place.kind in VOLATILE:
         advice = "Name a folder on a disk: this one is empty after a restart."

@@ -166,7 +166,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        with _asked(f"make {path}"):
+        with _asked(f"make {path}", path):
             if not path.exists():
                 _make(path)
             connection = self.connection()
@@ -174,7 +174,7 @@ class Database:
         if found != FORMAT:
             raise ConfigurationError(
                 f"{path} is of format {found}, this version knows {FORMAT}: upgrade "
-                "it, or name another folder"
+                "this aggregator; another folder is for another run only"
             )
 
     def connection(self) -> sqlite3.Connection:

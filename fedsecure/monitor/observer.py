@@ -1,13 +1,19 @@
 """What happens in a federation, as lines that a console, a report or a test reads."""
 
+import errno
 import json
+import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from fedsecure.clock import Clock
+from fedsecure.disk import no_room
 from fedsecure.trainer import JSON
+
+log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -20,6 +26,8 @@ class Observer(Protocol):
 
 class JsonLines:
     """One JSON object a line, appended; each with the monotonic and the UTC time.
+
+    A line that finds no room is lost, and a warning says so once.
 
     Parameters
     ----------
@@ -44,6 +52,7 @@ class JsonLines:
         self._source = source
         self._clock = clock
         self._turn = threading.Lock()
+        self._silent = False
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def note(self, event: str, fields: Mapping[str, JSON]) -> None:
@@ -59,9 +68,28 @@ class JsonLines:
                 "time": self._clock.wall().isoformat(timespec="milliseconds"),
                 **fields,
             }
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._append((json.dumps(line, separators=(",", ":")) + "\n").encode())
             self._show(line)
+
+    def _append(self, data: bytes) -> None:
+        """Write a line whole or not at all: a full disk stops nobody's round."""
+        try:
+            _append(self._path, data)
+        except OSError as failed:
+            if not self._silent:
+                full = no_room(self._path) if failed.errno == errno.ENOSPC else ""
+                log.warning("events are lost: %s: %s%s", self._path, failed, full)
+            self._silent = True
+        else:
+            self._silent = False
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if file.write(data) != len(data):
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_lines(path: Path) -> list[dict[str, JSON]]:

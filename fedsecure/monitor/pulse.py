@@ -6,6 +6,7 @@ own restart. What the supervisor itself slept through is not held against the pr
 """
 
 import contextlib
+import os
 from pathlib import Path
 
 from fedsecure.clock import Clock
@@ -41,8 +42,13 @@ class Pulse:
             return
         self._next = now + _SPACING
         self._beats += 1
+        # In place, always as long: emptied first, it might find no room any more.
         with contextlib.suppress(OSError):
-            self._path.write_text(f"{self._beats}\n", encoding="ascii")
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(descriptor, f"{self._beats:020d}\n".encode(), 0)
+            finally:
+                os.close(descriptor)
 
 
 class PulseWatch:

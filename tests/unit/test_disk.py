@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsecure.disk import LockHeld, SystemDisk
+from fedsecure.disk import LockHeld, SystemDisk, require_room
 from fedsecure.errors import AlreadyExists, NotFound, StorageError, VerificationError
 from tests.fakes.disk import PowerLost
 
@@ -356,3 +356,12 @@ def test_a_stream_that_finds_no_room_leaves_nothing(
             tmp_path, iter([b"1", b"2", b"3"]), lambda: tmp_path / "f"
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_room_is_passed(tmp_path: Path) -> None:
+    require_room(tmp_path / "not" / "made", 1)
+
+
+def test_a_folder_without_room_is_named_with_what_is_free(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"No space left on device \(\d+ bytes were"):
+        require_room(tmp_path, 1 << 62)

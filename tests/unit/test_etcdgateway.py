@@ -91,6 +91,11 @@ def test_write_that_met_a_quota_is_an_unknown_outcome_and_says_what_to_do() -> N
     assert _asked(one) == 1
 
 
+def test_answer_of_something_else_says_so() -> None:
+    with member({}) as one, pytest.raises(StorageError, match="no answer of etcd's"):
+        _gateway(one.endpoint, timeout=0.2).ask("look", "kv/txn", {})
+
+
 def test_what_writes_nothing_and_meets_a_quota_is_refused() -> None:
     with member({TXN: FULL}) as one, pytest.raises(NoRoom):
         _gateway(one.endpoint).ask("look", "kv/txn", {})

@@ -243,6 +243,11 @@ def test_a_clock_is_judged_in_both_directions(skew: float, level: Level) -> None
     assert judge_clock("agg-1", skew).level == level
 
 
+def test_a_folder_on_a_full_disk_is_not_said_to_want_other_rights() -> None:
+    full, _ = judge_places([_place(problem="could not write: No space left on device")])
+    assert full.advice.startswith("Free space on that disk")
+
+
 @pytest.mark.parametrize(
     ("place", "levels"),
     [

@@ -1,6 +1,10 @@
+import resource
+import signal
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from fedsecure.clock import SystemClock
 from fedsecure.monitor.observer import JsonLines, read_lines
@@ -34,6 +38,37 @@ def test_lines_of_several_threads_stand_in_the_order_of_their_times(
     times = [float(str(line["now"])) for line in read_lines(tmp_path / "events.jsonl")]
     assert len(times) == 400
     assert times == sorted(times)
+
+
+FULL = Path("/dev/full")  # every write to it finds no room
+
+
+def test_a_full_disk_raises_into_nobodys_round_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen: list[object] = []
+    observer = JsonLines(FULL, "agg-1", SystemClock(), seen.append)
+    for _ in range(3):
+        observer.note("opened", {})
+    assert caplog.text.count("No space left on device") == 1
+    assert "free space on that disk" in caplog.text
+    assert len(seen) == 3
+
+
+def test_a_line_that_fits_in_part_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    observer = JsonLines(path, "agg-1", SystemClock())
+    observer.note("opened", {})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+    try:
+        observer.note("lost", {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    observer.note("released", {})
+    assert [line["event"] for line in read_lines(path)] == ["opened", "released"]
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:

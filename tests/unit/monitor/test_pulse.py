@@ -84,3 +84,14 @@ def test_pulse_is_written_twice_a_second_at_most(case: Case, tmp_path: Path) -> 
 
 def test_a_full_disk_ends_no_process(tmp_path: Path) -> None:
     Pulse(tmp_path / "nowhere" / "pulse", FakeClock()).beat()
+
+
+def test_a_beat_needs_no_more_room_than_the_one_before(tmp_path: Path) -> None:
+    clock, path = FakeClock(), tmp_path / "pulse"
+    pulse = Pulse(path, clock)
+    sizes = set()
+    for _ in range(12):
+        clock.jump(1.0)
+        pulse.beat()
+        sizes.add((path.stat().st_size, path.stat().st_ino))
+    assert len(sizes) == 1

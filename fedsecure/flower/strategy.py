@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 
 
 TROUBLES_ALLOWED = 5
-"""Leaderships in a row that storage may end before the run gives up."""
+"""Leaderships in a row that storage may end before the run gives up.
+
+One that released a round begins the row anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ class SecureFedAvg(Strategy):
         except (LeaseLost, StaleTerm, StorageError) as lost:
             # A leader that was paused meets others' objects before its lease's end. One
             # whose disk or server fails lets another try: every step is idempotent.
+            if self._released(term, tools):
+                self._troubles = 0
             if not isinstance(lost, Conflict) and self._leads(term, lost):
                 self._troubles += 1
                 if self._troubles > TROUBLES_ALLOWED:
@@ -180,6 +184,14 @@ class SecureFedAvg(Strategy):
             self._campaign.step_down(floor=getattr(lost, "seen", 0))
         else:
             self._troubles = 0
+
+    def _released(self, term: int, tools: Tools) -> bool:
+        """Return whether the leadership `term` released a round; False if unknown."""
+        try:
+            head = tools.journal.head(self._terms.run)
+        except StorageError:
+            return False
+        return head is not None and head.term == term
 
     def _check(self, term: int) -> None:
         """Return only while this aggregator leads; who asks has made a step."""

@@ -27,7 +27,8 @@ class Observer(Protocol):
 class JsonLines:
     """One JSON object a line, appended; each with the monotonic and the UTC time.
 
-    A line that finds no room is lost, and a warning says so once.
+    A line that finds no room is lost, and a warning says so once; another says that
+    lines are written again, and how many are missing.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class JsonLines:
         self._source = source
         self._clock = clock
         self._turn = threading.Lock()
-        self._silent = False
+        self._missing = 0
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def note(self, event: str, fields: Mapping[str, JSON]) -> None:
@@ -76,25 +77,38 @@ class JsonLines:
         try:
             _append(self._path, data)
         except OSError as failed:
-            if not self._silent:
+            if not self._missing:
                 full = no_room(self._path) if failed.errno == errno.ENOSPC else ""
                 log.warning("events are lost: %s: %s%s", self._path, failed, full)
-            self._silent = True
+            self._missing += 1
         else:
-            self._silent = False
+            if self._missing:
+                text = "events are written again: %s: %d are missing"
+                log.warning(text, self._path, self._missing)
+            self._missing = 0
 
 
 def _append(path: Path, data: bytes) -> None:
-    with path.open("ab", buffering=0) as file:
+    with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
+        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            data = b"\n" + data  # a power cut tore the last line: only that one is lost
         if file.write(data) != len(data):
             file.truncate(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_lines(path: Path) -> list[dict[str, JSON]]:
-    """Return the events of a file; a torn last line is left out."""
+    """Return the events of a file; lines that a power cut tore are left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [event for line in lines[:-1] if (event := _event(line)) is not None]
+
+
+def _event(line: str) -> dict[str, JSON] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

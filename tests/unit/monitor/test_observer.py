@@ -2,12 +2,16 @@ import resource
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedsecure.clock import SystemClock
+from fedsecure.flower.driver import RoundDriver
+from fedsecure.metadata import Step
 from fedsecure.monitor.observer import JsonLines, read_lines
+from tests.fakes.federation import Federation
 
 
 class _Dawdling(SystemClock):
@@ -69,6 +73,39 @@ def test_a_line_that_fits_in_part_leaves_nothing(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, before)
     observer.note("released", {})
     assert [line["event"] for line in read_lines(path)] == ["opened", "released"]
+
+
+def test_lines_are_written_again_once_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "events.jsonl"
+    path.symlink_to(FULL)
+    observer = JsonLines(path, "agg-1", SystemClock())
+    observer.note("opened", {})
+    observer.note("closed", {})
+    path.unlink()
+    for event in ("released", "published"):
+        observer.note(event, {})
+    assert [line["event"] for line in read_lines(path)] == ["released", "published"]
+    assert caplog.messages[1:] == [f"events are written again: {path}: 2 are missing"]
+
+
+@pytest.mark.parametrize("torn", ['{"event":"rel', "\0\0\0", "12"])
+def test_only_the_line_that_a_power_cut_tore_is_lost(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "events.jsonl"
+    JsonLines(path, "agg-1", SystemClock()).note("opened", {})
+    with path.open("a") as file:
+        file.write(torn)
+    JsonLines(path, "agg-1", SystemClock()).note("published", {})
+    assert [line["event"] for line in read_lines(path)] == ["opened", "published"]
+
+
+def test_a_round_is_run_to_its_end_while_events_find_no_room() -> None:
+    federation = Federation(rounds=1, private=False)
+    whole = federation.leader("agg-1")
+    observer = JsonLines(FULL, "agg-1", SystemClock())
+    RoundDriver(replace(whole, tools=replace(whole.tools, observer=observer))).run()
+    assert Step.PUBLISH in [entry.step for entry in federation.journal()]
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:

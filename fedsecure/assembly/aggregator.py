@@ -6,7 +6,6 @@ secret stops it (KeyExposed, from `access.kit`).
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -282,11 +281,10 @@ def _campaign(
 
 
 def _teller(observer: Observer) -> Callable[[str], None]:
-    """Return what writes of an ailment, and of its end; a full disk hides it only."""
+    """Return what writes of an ailment, and of its end."""
 
     def tell(ailment: str) -> None:
-        with suppress(OSError):
-            observer.note("unwell" if ailment else "well", {"reason": ailment})
+        observer.note("unwell" if ailment else "well", {"reason": ailment})
 
     return tell
 

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _PULSE = 0.25
 """Seconds between two looks at the head."""
+_LONGEST = 60.0
+"""Seconds after which no site waits for a release any more."""
 
 
 def share(
@@ -64,6 +66,8 @@ class Carrier:
         self._least = least
         self._carried = 0
         self._exchange: Round | None = None
+        self._last: Round | None = None
+        self._until = 0.0
         self._over = threading.Event()
 
     def start(self, holder: Callable[[], str]) -> None:
@@ -90,11 +94,16 @@ class Carrier:
         try:
             head = self._tools.journal.head(self._terms.run)
             if head is not None and head.round > self._carried:
-                self._carry(head, holder)
+                self._rest()
+                # A SuperLink that stands still keeps threads and a release: one only.
+                if self._last is None or self._last.ended:
+                    self._carry(head, holder)
         except FedsecureError as bad:  # the leader sends what is not carried
             log.warning("%s carries nothing now: %s", self._tools.name, bad)
         if self._exchange is not None:
             self._drain(self._exchange)
+            if self._tools.clock.now() > self._until:
+                self._rest()
 
     def _loop(self, holder: Callable[[], str]) -> None:
         while not self._over.wait(_PULSE):
@@ -104,11 +113,10 @@ class Carrier:
     def _rest(self) -> None:
         if self._exchange is not None:
             self._exchange.__exit__(None, None, None)
-            self._exchange = None
+            self._last, self._exchange = self._exchange, None
 
     def _carry(self, head: Head, holder: str) -> None:
         vault, size = self._tools.vault, self._tools.vault.manifest(head).size
-        self._rest()
         self._carried = head.round
         mine = share(self._tools.name, self._aggregators, holder, self._terms.asked)
         if size < self._least or not mine:
@@ -116,7 +124,7 @@ class Carrier:
         exchange = self._tools.post(f"{self._terms.run}/{head.round}/carry")
         for site in mine:
             exchange.ask(site, lambda: bytes(vault.read_release(head)))
-        self._exchange = exchange
+        self._exchange, self._until = exchange, self._tools.clock.now() + _LONGEST
         log.info("carries round %d to %s: %d bytes", head.round, mine, size)
 
     def _drain(self, exchange: Round) -> None:

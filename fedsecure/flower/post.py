@@ -122,6 +122,7 @@ class Round:
         self._letters: dict[str, Callable[[], bytes]] = {}
         self._wake: dict[str, threading.Event] = {}
         self._failed: dict[str, int] = {}  # in a row
+        self._threads: list[threading.Thread] = []
         self.sent_bytes: dict[str, int] = {}
         self.asked: dict[str, int] = {}
 
@@ -146,10 +147,16 @@ class Round:
             self._wake[site].set()
             return
         self._wake[site] = threading.Event()
-        name = f"post-{site}"
-        threading.Thread(
-            target=self._serve, args=(site,), name=name, daemon=True
-        ).start()
+        thread = threading.Thread(
+            target=self._serve, args=(site,), name=f"post-{site}", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether no thread is left: one that Flower blocks outlives the exchange."""
+        return not any(thread.is_alive() for thread in self._threads)
 
     def next(self, timeout: float) -> Answer | None:
         """Return the next answer, or None after `timeout` seconds.

@@ -193,6 +193,7 @@ class Post:
     def __init__(self, federation: "Federation") -> None:
         self.sent_bytes: dict[str, int] = {}
         self.asked: dict[str, int] = {}
+        self.ended = True
         self._federation = federation
         self._due: deque[Due] = deque()
         self._again: deque[Answer] = deque()

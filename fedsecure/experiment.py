@@ -21,7 +21,7 @@ from fedsecure.baselines import plainly, unprotected, with_local_noise
 from fedsecure.certificate.issue import certify
 from fedsecure.certificate.issuer import issuer_of_kit, keep_issuer
 from fedsecure.certificate.traces import PLAN, traces_of_folder
-from fedsecure.checkpoint.replicate import shared_devices
+from fedsecure.checkpoint.devices import shared_devices
 from fedsecure.composition import shown
 from fedsecure.config import RunConfig
 from fedsecure.disk import SystemDisk

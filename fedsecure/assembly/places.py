@@ -5,8 +5,8 @@ from pathlib import Path
 from fedsecure import registry
 from fedsecure.access.kit import Kit
 from fedsecure.access.roster import Role
+from fedsecure.checkpoint.devices import shared_devices
 from fedsecure.checkpoint.rack import Rack, kek_rack
-from fedsecure.checkpoint.replicate import shared_devices
 from fedsecure.config import AggregatorConfig
 from fedsecure.errors import ConfigurationError
 from fedsecure.keks import Kek

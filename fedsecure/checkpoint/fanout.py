@@ -1,11 +1,13 @@
 """One stream to several readers side by side; the slowest sets the pace.
 
-So that memory is bounded by a few pieces, however large the stream.
+So that memory is bounded by a few pieces, however large the stream. A reader that takes
+no piece any more is dropped after a while: the others go on without it.
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from fedsecure.checkpoint.patience import Bounds
 from fedsecure.errors import StorageError
 from fedsecure.outgoing import Bytes
 
@@ -21,11 +23,25 @@ class Fanout:
     readers : int
     depth : int
         A piece is given up by its source once `depth` - 1 more were taken from it.
+    need : int
+        So many readers suffice: while as many go on, one that stands still is dropped
+        after `Bounds.linger` seconds, else after `Bounds.longest`.
+    bounds : Bounds
+    dropped : callable
+        Told the place of each reader that is dropped.
     """
 
-    def __init__(self, readers: int, depth: int) -> None:
+    def __init__(
+        self,
+        readers: int,
+        depth: int,
+        need: int,
+        bounds: Bounds,
+        dropped: Callable[[int], object] = lambda _: None,
+    ) -> None:
         self._turn = threading.Condition()
-        self._depth = depth
+        self._depth, self._need, self._bounds = depth, need, bounds
+        self._told, self._dropped = dropped, set[int]()
         self._done = [0] * readers  # pieces each reader is through with
         self._held: dict[int, Bytes] = {}
         self._made = 0
@@ -55,11 +71,12 @@ class Fanout:
         Raises
         ------
         StorageError
-            The source failed: what was read is not all.
+            The source failed, or this reader was dropped: what was read is not all,
+            and the piece at hand may have changed meanwhile.
         """
         at = 0
         try:
-            while (piece := self._piece(at)) is not None:
+            while (piece := self._piece(place, at)) is not None:
                 yield piece
                 at += 1
                 self._through(place, at)
@@ -71,9 +88,31 @@ class Fanout:
         self._through(place, _GONE)
 
     def _wait_for_room(self) -> None:
+        """Return once the next piece may take the place of the one `depth` before."""
+        waited, linger = 0.0, self._bounds.linger
+        while slow := self._wait(linger):
+            waited += linger
+            going = sum(done < _GONE for done in self._done) - len(slow)
+            if going >= self._need or waited >= self._bounds.longest:
+                for place in slow:
+                    self._drop(place)
+
+    def _wait(self, linger: float) -> list[int]:
+        """Return who holds the next piece up, after `linger` seconds; [] at once."""
+
+        def slow() -> list[int]:
+            least = self._made - self._depth
+            return [place for place, done in enumerate(self._done) if done <= least]
+
         with self._turn:
-            # The next piece takes the place of the one `depth` before it.
-            self._turn.wait_for(lambda: self._made - min(self._done) < self._depth)
+            self._turn.wait_for(lambda: not slow(), timeout=linger)
+            return slow()
+
+    def _drop(self, place: int) -> None:
+        with self._turn:
+            self._dropped.add(place)
+        self.leave(place)
+        self._told(place)
 
     def _offer(self, piece: Bytes) -> None:
         with self._turn:
@@ -87,9 +126,11 @@ class Fanout:
             self._over, self._failed = True, failed
             self._turn.notify_all()
 
-    def _piece(self, at: int) -> Bytes | None:
+    def _piece(self, place: int, at: int) -> Bytes | None:
         with self._turn:
             self._turn.wait_for(lambda: self._made > at or self._over)
+            if place in self._dropped:
+                raise StorageError("it stood still, and was left behind")
             if self._failed:
                 raise StorageError("what was to be written could not be made")
             return self._held[at] if at < self._made else None

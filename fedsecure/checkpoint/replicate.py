@@ -1,20 +1,23 @@
 """W of N: an object counts once W stores hold it; any one of them gives it back."""
 
-import io
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TypeVar, cast
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from typing import TypeVar
 
-from fedsecure.checkpoint.fanout import Fanout
+from fedsecure.checkpoint.broadcast import Broadcast
+from fedsecure.checkpoint.call import Call, Moved
+from fedsecure.checkpoint.patience import Bounds, Patience
 from fedsecure.checkpoint.probe import claim, try_out
-from fedsecure.checkpoint.silence import Silence
+from fedsecure.checkpoint.single import (
+    MovingStore,
+    opened,
+    put_or_same,
+    stream_or_same,
+)
 from fedsecure.clock import Clock, SystemClock
 from fedsecure.disk import Readable
 from fedsecure.errors import (
-    AlreadyExists,
     ConfigurationError,
     NotEnoughReplicas,
     NotFound,
@@ -26,8 +29,8 @@ from fedsecure.stores import RoomyStore, Store, StreamingStore
 
 log = logging.getLogger(__name__)
 
+S = TypeVar("S")
 T = TypeVar("T")
-_OTHER_WRAPS = 1 << 20  # what says the same may be longer by its wrapped keys
 
 
 class Replicas:
@@ -41,6 +44,8 @@ class Replicas:
         W: how many must hold an object before it counts.
     clock : Clock, optional
         How long a store that kept us waiting is left alone; see `silence`.
+    bounds : Bounds, optional
+        How long a store that does not answer is waited for; see `patience`.
 
     Raises
     ------
@@ -53,6 +58,7 @@ class Replicas:
         stores: Sequence[tuple[str, Store]],
         quorum: int,
         clock: Clock | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         if not 1 <= quorum <= len(stores):
             raise ConfigurationError(
@@ -60,7 +66,7 @@ class Replicas:
             )
         self._stores = tuple(stores)
         self._quorum = quorum
-        self._silence = Silence(clock or SystemClock())
+        self._patience = Patience(clock or SystemClock(), bounds or Bounds())
 
     def probe(self, federation: str | None = None) -> None:
         """Try each store out; with `federation`, see that it is ours or claim it.
@@ -68,20 +74,37 @@ class Replicas:
         Raises
         ------
         ConfigurationError
-            Names every store that breaks a promise or holds another federation's data.
+            Names every store that breaks a promise or holds another federation's data;
+            one that hangs only where fewer than W others are fit.
         """
-        bad = []
-        for name, store in self._stores:
+        fit, hung, bad = list[str](), list[str](), list[str]()
+
+        def one(store: Store, moved: Moved) -> None:
+            asked = MovingStore(store, moved)
+            asked.keys("probe/")  # one that hangs holds this thread, and no racers
+            try_out(asked)
+            if federation is not None:
+                claim(asked, federation)
+
+        for call in self._asked(one, lambda: len(fit) >= self._quorum):
             try:
-                try_out(store)
-                if federation is not None:
-                    claim(store, federation)
+                call.result()
             except (StorageError, VerificationError, ConfigurationError) as failed:
-                bad.append(f"{name}: {failed}")
-        if bad:
+                (bad if call.over else hung).append(f"{call.name}: {failed}")
+            else:
+                fit.append(call.name)
+        if bad or len(fit) < self._quorum:
+            bad += hung
             raise ConfigurationError(
                 f"{len(bad)} of {len(self._stores)} stores are not usable: "
                 f"{'; '.join(bad)}. Mend them, or take them out of the configuration"
+            )
+        for each in hung:
+            log.warning(
+                "store %s: %d others are enough to start; mend it, until then no other "
+                "may fail",
+                each,
+                len(fit),
             )
 
     def put(
@@ -107,10 +130,12 @@ class Replicas:
             Fewer than W hold it.
         """
 
-        def one(store: Store) -> None:
-            _put_or_same(store, key, value, same)
+        def one(store: Store, _: Moved) -> None:
+            put_or_same(store, key, value, same)
 
-        self._counted(key, self._in_turn(self._stores, one, self._quorum))
+        answers: list[str] = []
+        self._tallied(self._stores, one, self._quorum, answers)
+        self._counted(key, answers)
 
     def put_stream(
         self,
@@ -135,61 +160,54 @@ class Replicas:
         """
         eager = [(n, s) for n, s in self._stores if isinstance(s, StreamingStore)]
         others = [(n, s) for n, s in self._stores if not isinstance(s, StreamingStore)]
-        fan = Fanout(len(eager) + bool(others), depth)
+        need, answers = max(self._quorum - len(others), 0), list[str]()
+        asked = self._spared(eager, need, answers)
+        sent = Broadcast(self._patience, asked, depth, need, joins=bool(others))
+        sent.send(
+            pieces,
+            lambda store, taken: stream_or_same(store, taken, key, max_bytes, same),
+        )
+        _tally(sent.answers(lambda: answers.count("") >= need), answers)
+        if others:
+            value = sent.whole()
 
-        def stream(place: int) -> str:
-            name, store = eager[place]
+            def one(store: Store, _: Moved) -> None:
+                put_or_same(store, key(), value, same)
 
-            def one(_: Store) -> None:
-                try:
-                    store.put_stream(fan.read(place), key)
-                except AlreadyExists as other:
-                    found = cast("Store", store)
-                    if not _holds_same(found, key(), max_bytes, same):
-                        raise AlreadyExists(f"{key()} holds other bytes") from other
-                finally:
-                    fan.leave(place)
+            self._tallied(others, one, self._quorum, answers)
+        self._counted(key(), answers)
 
-            return _attempt(name, cast("Store", store), one)
+    def _spared(
+        self,
+        stores: Sequence[tuple[str, StreamingStore]],
+        need: int,
+        answers: list[str],
+    ) -> list[tuple[str, StreamingStore]]:
+        """Return the stores to write to: without those that are stuck, if that does."""
+        well = [(n, s) for n, s in stores if not self._patience.stuck(n)]
+        if len(well) < need:
+            return list(stores)
+        left = [name for name, _ in stores if self._patience.stuck(name)]
+        answers += [f"{name}: does not return, and is left alone" for name in left]
+        return well
 
-        with ThreadPoolExecutor(len(eager) + 1) as pool:
-            streams = [pool.submit(stream, place) for place in range(len(eager))]
-            rest = pool.submit(_joined, fan.read(len(eager))) if others else None
-            fan.feed(pieces)
-            failures = [each.result() for each in streams]
-        if rest is not None:
-            value = rest.result()
-            need = self._quorum - failures.count("")
-
-            def one(store: Store) -> None:
-                _put_or_same(store, key(), value, same)
-
-            failures += self._in_turn(others, one, need)
-        self._counted(key(), failures)
-
-    def _in_turn(
+    def _tallied(
         self,
         stores: Sequence[tuple[str, Store]],
-        step: Callable[[Store], None],
+        ask: Callable[[Store, Moved], None],
         need: int,
-    ) -> list[str]:
-        """Return why each store did not do it, "" where it did.
+        answers: list[str],
+    ) -> None:
+        """Ask one store after the other; add why it did not do it, "" where it did.
 
-        Stores that were silent a moment ago come last, and are left alone once `need`
-        others have done it.
+        Stores that rest come last, and are left alone once `need` others did it.
         """
-        answers: list[str] = []
-        for name, store in self._order(stores):
-            if self._silence.rests(name) and answers.count("") >= need:
-                answers.append(f"{name}: was silent, and is left alone for a while")
-                continue
-            begun = self._silence.now()
-            answers.append(_attempt(name, store, step))
-            self._silence.learn(name, begun, failed=bool(answers[-1]))
-        return answers
 
-    def _order(self, stores: Sequence[tuple[str, Store]]) -> list[tuple[str, Store]]:
-        return sorted(stores, key=lambda each: self._silence.rests(each[0]))
+        def enough() -> bool:
+            return answers.count("") >= need
+
+        calls = self._patience.in_turn(stores, ask, enough, lambda _: enough())
+        _tally(calls, answers)
 
     def _counted(self, key: str, answers: Sequence[str]) -> None:
         """Return if W stores answered with no failure."""
@@ -213,21 +231,27 @@ class Replicas:
         NotEnoughReplicas
             Names each store that has not.
         """
-        short = []
-        for name, store in self._stores:
-            try:
-                room = store.room() if isinstance(store, RoomyStore) else None
-            except StorageError as failed:
-                short.append(f"{name}: {failed}")
-                continue
-            if room is not None and room < need:
-                short.append(f"{name}: {room} bytes free, {need} are needed")
-        if len(self._stores) - len(short) < self._quorum:
+        answers: list[str] = []
+
+        def room(store: Store, _: Moved) -> None:
+            left = store.room() if isinstance(store, RoomyStore) else None
+            if left is not None and left < need:
+                raise StorageError(f"{left} bytes free, {need} are needed")
+
+        _tally(self._asked(room, lambda: answers.count("") >= self._quorum), answers)
+        if answers.count("") < self._quorum:
             raise NotEnoughReplicas(
-                f"{'; '.join(short)}: no more updates are taken while fewer than "
-                f"{self._quorum} of {len(self._stores)} stores have room for two "
-                "checkpoints. Free space there, and the run goes on where it stopped"
+                f"{'; '.join(filter(None, answers))}: no more updates are taken while "
+                f"fewer than {self._quorum} of {len(self._stores)} stores have room "
+                "for two checkpoints. Free space there, and the run goes on where it "
+                "stopped"
             )
+
+    def _asked(
+        self, ask: Callable[[Store, Moved], T], enough: Callable[[], bool]
+    ) -> Generator[Call[T], None, None]:
+        """Ask all stores but those that are stuck; see `Patience.in_turn`."""
+        return self._patience.in_turn(self._stores, ask, enough, self._patience.stuck)
 
     def get(self, key: str, max_bytes: int, read: Callable[[bytes], T]) -> T:
         """Return what `read` makes of the first copy it accepts; see `open`.
@@ -237,7 +261,7 @@ class Replicas:
         read : callable
             Stored bytes -> the verified thing; `VerificationError` passes a copy over.
         """
-        return self._first(key, lambda store: read(store.get(key, max_bytes)))
+        return self._first(key, lambda store, _: store.get(key, max_bytes), read)
 
     def open(self, key: str, max_bytes: int, read: Callable[[Readable], T]) -> T:
         """Return what `read` makes of the first copy it accepts, read in order.
@@ -257,26 +281,34 @@ class Replicas:
             No good copy, and a store that could not be asked may have one.
         """
 
-        def one(store: Store) -> T:
-            with _opened(store, key, max_bytes) as file:
+        def one(store: Store, moved: Moved) -> T:
+            with opened(store, key, max_bytes, moved) as file:
                 return read(file)
 
-        return self._first(key, one)
+        return self._first(key, one, lambda found: found)
 
-    def _first(self, key: str, read: Callable[[Store], T]) -> T:
-        bad, silent = [], []
-        for name, store in self._order(self._stores):
-            begun = self._silence.now()
-            try:
-                return read(store)
-            except NotFound:
-                continue
-            except VerificationError as changed:
-                log.error("store %s: %s: %s", name, key, changed)  # noqa: TRY400
-                bad.append(f"{name}: {changed}")
-            except StorageError as failed:
-                self._silence.learn(name, begun, failed=True)
-                silent.append(f"{name}: {failed}")
+    def _first(
+        self,
+        key: str,
+        ask: Callable[[Store, Moved], S],
+        read: Callable[[S], T],
+    ) -> T:
+        bad, silent, without = list[str](), list[str](), 0
+
+        def nowhere() -> bool:  # W stores would have held what counts
+            return without > len(self._stores) - self._quorum
+
+        with closing(self._asked(ask, nowhere)) as calls:
+            for call in calls:
+                try:
+                    return read(call.result())
+                except NotFound:
+                    without += 1
+                except VerificationError as changed:
+                    log.error("store %s: %s: %s", call.name, key, changed)  # noqa: TRY400
+                    bad.append(f"{call.name}: {changed}")
+                except StorageError as failed:
+                    silent.append(f"{call.name}: {failed}")
         if silent:
             raise StorageError(f"{key}: no good copy: {'; '.join(silent + bad)}")
         if bad:
@@ -292,88 +324,35 @@ class Replicas:
             So few answered that a key on W stores may be on none of them.
         """
         found: set[str] = set()
-        silent = []
-        for name, store in self._stores:
+        silent = list[str]()
+        answered, least = 0, len(self._stores) - self._quorum + 1
+        asked = self._asked(
+            lambda store, _: store.keys(prefix), lambda: answered >= least
+        )
+        for call in asked:
             try:
-                found.update(store.keys(prefix))
+                found.update(call.result())
+                answered += 1
             except StorageError as failed:
-                silent.append(f"{name}: {failed}")
-        if len(silent) >= self._quorum:
+                silent.append(f"{call.name}: {failed}")
+        if answered < least:
             raise StorageError(f"{prefix}: could not be listed: {'; '.join(silent)}")
         return tuple(sorted(found))
 
     def delete(self, key: str) -> None:
         """Delete from every store that answers; the others keep it, logged."""
-        answers = self._in_turn(self._stores, lambda store: store.delete(key), 0)
+        answers: list[str] = []
+        self._tallied(self._stores, lambda store, _: store.delete(key), 0, answers)
         for answer in filter(None, answers):
             log.warning("store %s", answer)
 
 
-def shared_devices(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Return pairs of folders that lie on one device, so that one disk loses both."""
-    devices: dict[int, Path] = {}
-    shared = []
-    for path in paths:
-        device = _existing(path).stat().st_dev
-        if device in devices:
-            shared.append((devices[device], path))
-        devices.setdefault(device, path)
-    return shared
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)
-
-
-def _attempt(name: str, store: Store, step: Callable[[Store], None]) -> str:
-    """Return why a store did not do it; "" if it did."""
-    try:
-        step(store)
-    except StorageError as failed:
-        return f"{name}: {failed}"
-    return ""
-
-
-def _joined(pieces: Iterable[Bytes]) -> bytes:
-    out = io.BytesIO()
-    out.writelines(pieces)
-    return out.getvalue()
-
-
-@contextmanager
-def _opened(store: Store, key: str, max_bytes: int) -> Iterator[Readable]:
-    if isinstance(store, StreamingStore):
-        with store.get_stream(key, max_bytes) as file:
-            yield file
-    else:
-        yield io.BytesIO(store.get(key, max_bytes))
-
-
-def _put_or_same(
-    store: Store, key: str, value: bytes, same: Callable[[bytes], bool] | None
-) -> None:
-    try:
-        store.put(key, value)
-    except AlreadyExists as other:
-        if not _holds(store, key, value, same):
-            raise AlreadyExists(f"{key} holds other bytes") from other
-
-
-def _holds_same(
-    store: Store, key: str, max_bytes: int, same: Callable[[Bytes], bool]
-) -> bool:
-    try:
-        return same(store.get(key, max_bytes))
-    except VerificationError:  # larger, gone bad, or sealed for somebody else
-        return False
-
-
-def _holds(
-    store: Store, key: str, value: bytes, same: Callable[[bytes], bool] | None
-) -> bool:
-    room = 0 if same is None else _OTHER_WRAPS
-    try:
-        stored = store.get(key, len(value) + room)
-        return stored == value or (same is not None and same(stored))
-    except VerificationError:  # it is larger
-        return False
+def _tally(calls: Iterable[Call[None]], answers: list[str]) -> None:
+    """Add why each store did not do it; "" if it did."""
+    for call in calls:
+        try:
+            call.result()
+        except StorageError as failed:
+            answers.append(f"{call.name}: {failed}")
+        else:
+            answers.append("")

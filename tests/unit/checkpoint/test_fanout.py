@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from fedsecure.checkpoint.fanout import Fanout
+from fedsecure.checkpoint.patience import Bounds
 from fedsecure.errors import StorageError
 
 PIECES = [bytes([n]) * 3 for n in range(20)]
@@ -20,13 +21,13 @@ def _run(fan: Fanout, *readers: Callable[[], bytes]) -> list["Future[bytes]"]:
 
 
 def test_each_reader_gets_every_piece_in_order() -> None:
-    fan = Fanout(3, 4)
+    fan = Fanout(3, 4, 1, Bounds())
     found = _run(fan, *(lambda p=p: b"".join(fan.read(p)) for p in range(3)))
     assert [future.result() for future in found] == [b"".join(PIECES)] * 3
 
 
 def test_no_piece_is_made_before_its_place_is_free() -> None:
-    fan, through, most = Fanout(2, 4), [0, 0], 0
+    fan, through, most = Fanout(2, 4, 1, Bounds()), [0, 0], 0
 
     def source() -> Iterator[bytes]:
         nonlocal most
@@ -46,7 +47,7 @@ def test_no_piece_is_made_before_its_place_is_free() -> None:
 
 
 def test_a_reader_that_fails_holds_nobody_back() -> None:
-    fan = Fanout(2, 4)
+    fan = Fanout(2, 4, 1, Bounds())
 
     def fails() -> bytes:
         for _ in fan.read(0):
@@ -60,14 +61,14 @@ def test_a_reader_that_fails_holds_nobody_back() -> None:
 
 
 def test_a_reader_that_never_begins_holds_nobody_back() -> None:
-    fan = Fanout(2, 4)
+    fan = Fanout(2, 4, 1, Bounds())
     fan.leave(0)
     (good,) = _run(fan, lambda: b"".join(fan.read(1)))
     assert good.result() == b"".join(PIECES)
 
 
 def test_a_source_that_fails_fails_every_reader() -> None:
-    fan, ended = Fanout(1, 4), threading.Event()
+    fan, ended = Fanout(1, 4, 1, Bounds()), threading.Event()
 
     def source() -> Iterator[bytes]:
         yield b"1"

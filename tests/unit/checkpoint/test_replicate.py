@@ -2,12 +2,14 @@
 
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from fedsecure.checkpoint.replicate import Replicas, shared_devices
+from fedsecure.checkpoint.patience import MOST, Bounds
+from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.silence import REST, SLOW
 from fedsecure.disk import SystemDisk
 from fedsecure.errors import (
@@ -23,6 +25,7 @@ from fedsecure.stores import Store
 from fedsecure.stores.local import LocalStore
 from tests.fakes.clock import FakeClock
 from tests.fakes.disk import PowerLost
+from tests.fakes.hung import HungStore
 from tests.fakes.store import FlakyStore, Power
 
 N, W = 3, 2
@@ -442,22 +445,6 @@ def test_probe_names_the_store_of_another_federation(stores: list[FlakyStore]) -
         _replicas(stores).probe("ab" * 32)
 
 
-# --- shared devices -------------------------------------------------------------------
-
-
-def test_folders_of_one_disk_are_found_before_they_exist(tmp_path: Path) -> None:
-    one, two, three = (tmp_path / name / "store" for name in "abc")
-    one.mkdir(parents=True)
-    assert shared_devices([one, two, three]) == [(one, two), (one, three)]
-
-
-def test_folders_of_two_disks_are_apart(tmp_path: Path) -> None:
-    shm = Path("/dev/shm")  # noqa: S108 - another file system, nothing is written
-    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("this machine has no second file system at /dev/shm")
-    assert shared_devices([tmp_path, shm]) == []
-
-
 # --- a store that keeps everybody waiting -----------------------------------------
 
 
@@ -537,3 +524,125 @@ def test_a_store_that_fails_at_once_is_asked_each_time() -> None:
     store.down = False
     replicas.put("second", b"2")
     assert set(store.objects) == {"second"}
+
+
+# --- a store that hangs ---------------------------------------------------------------
+
+SPARED, NEEDED = Bounds(0.2, 30.0), Bounds(0.05, 0.1)
+
+
+class Mount:
+    """Three local stores, the first of which does not return."""
+
+    def __init__(self, folder: Path, quorum: int = W) -> None:
+        self.hung = HungStore(_local(folder / "1"))
+        self.well = [_local(folder / str(n)) for n in (2, 3)]
+        stores: list[tuple[str, Store]] = [("1", self.hung)]
+        stores += [("2", self.well[0]), ("3", self.well[1])]
+        bounds = SPARED if quorum == W else NEEDED
+        self.replicas = Replicas(stores, quorum, FakeClock(), bounds)
+
+    def stream(self, key: str, pieces: Iterable[Bytes] = PIECES) -> None:
+        self.replicas.put_stream(iter(pieces), 4, 100, lambda: key, lambda _: False)
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    made = Mount(tmp_path)
+    yield made
+    made.hung.come_back()
+
+
+def test_a_stream_goes_on_without_a_store_that_hangs(mount: Mount) -> None:
+    mount.stream("k")
+    assert [store.get("k", 100) for store in mount.well] == [WHOLE] * 2
+
+
+def test_a_stream_that_needs_a_store_that_hangs_ends(tmp_path: Path) -> None:
+    mount = Mount(tmp_path, quorum=3)
+    with pytest.raises(NotEnoughReplicas, match="1: it does not return"):
+        mount.stream("k")
+    mount.hung.come_back()
+
+
+def test_a_put_and_a_delete_go_on_without_it(mount: Mount) -> None:
+    mount.replicas.put("k", b"v")
+    assert [store.get("k", 1) for store in mount.well] == [b"v"] * 2
+    mount.replicas.delete("k")
+    assert [store.keys("") for store in mount.well] == [()] * 2
+
+
+def test_reads_go_on_without_it(mount: Mount) -> None:
+    for store in mount.well:
+        store.put("k", b"v")
+    assert mount.replicas.get("k", 1, _as_it_is) == b"v"
+    assert mount.replicas.open("k", 1, lambda f: f.readinto(memoryview(bytearray(9))))
+    assert mount.replicas.keys("") == ("k",)
+
+
+def test_what_no_store_that_answers_has_is_not_said_to_be_nowhere(
+    mount: Mount,
+) -> None:
+    with pytest.raises(StorageError, match="does not return") as failed:
+        mount.replicas.get("k", 1, _as_it_is)
+    assert not isinstance(failed.value, NotFound)
+
+
+def test_room_is_asked_of_the_others(mount: Mount) -> None:
+    mount.replicas.require_room(1)
+
+
+def test_a_start_does_without_it_and_says_so(
+    mount: Mount, caplog: pytest.LogCaptureFixture
+) -> None:
+    mount.replicas.probe("ab" * 32)
+    assert "store 1: it does not return" in caplog.text
+    assert mount.hung.asked == 1
+
+
+def test_a_start_that_needs_it_is_refused(tmp_path: Path) -> None:
+    mount = Mount(tmp_path, quorum=3)
+    with pytest.raises(ConfigurationError, match=r"1 of 3 .* 1: it does not return"):
+        mount.replicas.probe()
+    mount.hung.come_back()
+
+
+def test_it_is_waited_for_once_whatever_is_done(mount: Mount) -> None:
+    for number in range(3):
+        mount.stream(f"s{number}")
+        mount.replicas.put(f"p{number}", b"v")
+        mount.replicas.get(f"p{number}", 1, _as_it_is)
+        mount.replicas.keys("")
+        mount.replicas.delete(f"p{number}")
+    assert mount.hung.asked == 1
+
+
+def test_two_threads_at_most_are_left_in_it(tmp_path: Path) -> None:
+    mount = Mount(tmp_path, quorum=3)
+    for number in range(MOST + 2):
+        with pytest.raises(NotEnoughReplicas):
+            mount.replicas.put(f"k{number}", b"v")
+    assert mount.hung.asked == MOST
+    mount.hung.come_back()
+
+
+def test_a_stream_it_was_left_out_of_is_never_whole_there(
+    mount: Mount, tmp_path: Path
+) -> None:
+    # Its piece changed under it while it hung: what it wrote must not be kept.
+    mount.stream("k")
+    mount.hung.come_back()
+    left = [t for t in threading.enumerate() if t.name == "store 1"]
+    for thread in left:
+        thread.join(30.0)
+    assert left
+    assert not (tmp_path / "1" / "k").exists()
+
+
+def test_a_store_that_came_back_is_written_again(mount: Mount) -> None:
+    mount.replicas.put("a", b"v")
+    mount.hung.come_back()
+    for thread in [t for t in threading.enumerate() if t.name == "store 1"]:
+        thread.join(30.0)
+    mount.stream("b")
+    assert mount.hung.get("b", 100) == WHOLE

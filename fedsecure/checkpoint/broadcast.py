@@ -1,0 +1,95 @@
+"""One stream to several stores at once: no copy of the whole, and nobody waits for one.
+
+Stores that take pieces are written side by side as these are made; for others, the
+pieces are joined in memory meanwhile.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+from fedsecure.checkpoint.call import Call, Moved
+from fedsecure.checkpoint.fanout import Fanout
+from fedsecure.checkpoint.patience import Patience
+from fedsecure.checkpoint.single import passing
+from fedsecure.outgoing import Bytes
+from fedsecure.stores import StreamingStore
+
+Put = Callable[[StreamingStore, Iterable[Bytes]], None]
+"""What is done in each store's own thread."""
+
+
+class Broadcast:
+    """A stream on its way.
+
+    Parameters
+    ----------
+    patience : Patience
+    stores : sequence of (str, StreamingStore)
+    depth : int
+        A piece may change once `depth` - 1 more were taken.
+    need : int
+        How many of these stores suffice.
+    joins : bool
+        Whether the whole is wanted as well.
+    """
+
+    def __init__(
+        self,
+        patience: Patience,
+        stores: Sequence[tuple[str, StreamingStore]],
+        depth: int,
+        need: int,
+        *,
+        joins: bool,
+    ) -> None:
+        self._patience, self._stores, self._joins = patience, stores, joins
+        readers, bounds = len(stores) + joins, patience.bounds
+        self._fan = Fanout(readers, depth, need + joins, bounds, self._give_up)
+        self._calls: list[Call[None]] = []
+        self._whole = Call("", lambda _: _joined(self._fan.read(len(stores))))
+
+    def send(self, pieces: Iterable[Bytes], put: Put) -> None:
+        """Hand all pieces to every store; return when they were handed over.
+
+        What the source raises is raised, after the stores have ended or were left.
+        """
+        self._calls = [
+            self._patience.begin(name, partial(self._one, place, store, put))
+            for place, (name, store) in enumerate(self._stores)
+        ]
+        for place, call in enumerate(self._calls):
+            if call.failed is not None:  # it may have been refused
+                self._fan.leave(place)
+        if self._joins:
+            self._whole.start()
+        try:
+            self._fan.feed(pieces)
+        except BaseException:
+            for _ in self.answers(lambda: True):
+                continue
+            raise
+
+    def answers(self, enough: Callable[[], bool]) -> Iterator[Call[None]]:
+        """Yield each store's call when it is over or left; see `Patience.gather`."""
+        return self._patience.gather(self._calls, enough)
+
+    def whole(self) -> bytes:
+        """Return the pieces joined, once all were sent."""
+        self._whole.wait(self._patience.bounds.longest)
+        return self._whole.result()
+
+    def _one(self, place: int, store: StreamingStore, put: Put, moved: Moved) -> None:
+        try:
+            put(store, passing(self._fan.read(place), moved))
+        finally:
+            self._fan.leave(place)
+
+    def _give_up(self, place: int) -> None:
+        self._calls[place].give_up()
+
+
+def _joined(pieces: Iterable[Bytes]) -> bytes:
+    out = io.BytesIO()
+    out.writelines(pieces)
+    return out.getvalue()

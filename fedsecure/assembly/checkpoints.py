@@ -155,12 +155,22 @@ def faults(desk: Desk) -> Iterator[Fault]:
                 yield Fault(stores[copy.store][0], looked.key, copy.state, copy.why)
 
 
-def repair(desk: Desk) -> Iterator[tuple[Looked, int]]:
+def repair(desk: Desk, silent: dict[str, str]) -> Iterator[tuple[Looked, int]]:
     """Bring every key to good copies on all stores, and yield what was done.
 
     A key without one good copy is left as it is: (looked, 0) says so.
+
+    Parameters
+    ----------
+    silent : dict
+        Gets each store that could not be asked, and why: nothing was mended there.
     """
+    stores = desk.inventory.stores
+    silent |= {stores[at][0]: why for at, why in desk.inventory.silent.items()}
     for looked in _due(desk):
+        for copy in looked.copies:
+            if copy.state == State.SILENT:
+                silent.setdefault(stores[copy.store][0], copy.why)
         steps = plan(looked)
         lost = looked.good is None and any(c.state in BAD for c in looked.copies)
         if steps:
@@ -285,10 +295,11 @@ def _broken(desk: Desk) -> Iterator[Fault]:
             )
             yield Fault("engine", run, State.MISSING, why)
         if chain.missing:
-            first = f"before {chain.links[0].sequence}" if chain.links else "the head's"
+            links = chain.links
+            first = f"before {links[0].sequence}" if links else "of the head"
             yield Fault(
                 "*",
                 f"manifest/{run}/",
                 State.MISSING,
-                f"no store gives the manifest {first}: {chain.missing[:12]}",
+                f"no store gives the manifest {first}, {chain.missing[:12]}",
             )

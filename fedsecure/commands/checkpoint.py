@@ -80,8 +80,8 @@ def checkpoint_restore(
     from fedsecure.assembly.checkpoints import note, open_desk, rebuild_engine, repair
 
     desk = open_desk(kit)
-    made, lost = 0, []
-    for looked, copies in repair(desk):
+    made, lost, silent = 0, [], dict[str, str]()
+    for looked, copies in repair(desk, silent):
         made += copies
         if not copies:
             lost.append(looked.key)
@@ -91,6 +91,12 @@ def checkpoint_restore(
         typer.echo("the daemon has the ledger: only state/events.jsonl says so")
     for key in lost:
         typer.echo(f"{key}: no good copy on any store: {_LAST_HOPE}", err=True)
+    for store, why in silent.items():
+        typer.echo(
+            f"{store} could not be asked, nothing was mended there: {why}: bring it "
+            "back, and repeat",
+            err=True,
+        )
     if engine:
         rebuilt, term = rebuild_engine(desk)
         note(desk, "rebuilt", {"term": term, "rows": len(rebuilt.entries)})
@@ -99,7 +105,7 @@ def checkpoint_restore(
             f"the engine has {rebuilt.run} again: {at} released, term {term}. The open "
             "round's rows and skipped rounds are gone: sites send the same bytes again"
         )
-    if _tell_gaps(desk) or lost:
+    if _tell_gaps(desk) or lost or (silent and not engine):
         raise typer.Exit(1)
 
 

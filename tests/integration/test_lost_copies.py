@@ -1,6 +1,7 @@
 """Copies that are gone or changed, on folders and in buckets, by the commands."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,3 +130,18 @@ def test_a_manifest_that_is_corrupt_everywhere_is_never_an_empty_list(
     assert "is not all here" in held.typed("list").output
     assert held.typed("verify").exit_code == 1
     assert held.typed("restore").exit_code == 1
+
+
+@pytest.mark.parametrize("held", ["local"], indirect=True)
+def test_a_store_that_cannot_be_asked_is_named_by_a_restore_that_mends_the_others(
+    held: Held,
+) -> None:
+    held.lose(held.key("obj/"), 1)
+    config = json.loads((held.kit / "aggregator.json").read_text())
+    silent = Path(config["stores"][2])
+    shutil.rmtree(silent)
+    silent.touch()
+    said = held.typed("restore")
+    assert said.exit_code == 1
+    assert "1 copies were made good" in said.output
+    assert f"{silent} could not be asked, nothing was mended there" in said.output

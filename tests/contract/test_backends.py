@@ -16,7 +16,10 @@ from fedsecure.ledger import verify_ledger
 from fedsecure.summary import digest
 from fedsecure.trainer import JSON
 
-MARKS = {"deployment": [pytest.mark.integration], "ray": [pytest.mark.ray]}
+MARKS = {
+    "deployment": [pytest.mark.integration, pytest.mark.flower],
+    "ray": [pytest.mark.ray],
+}
 ROUNDS, SITES = 3, 2
 PARAMETERS = [
     pytest.param(name, marks=[*MARKS.get(name, []), pytest.mark.timeout(290)], id=name)

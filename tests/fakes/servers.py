@@ -16,16 +16,10 @@ import psycopg
 import requests
 from psycopg.conninfo import make_conninfo
 
+from tests.fakes.ports import free_port
 from tests.fakes.smalldisk import SmallDisk
 
 START_SECONDS = 30.0
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

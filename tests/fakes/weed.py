@@ -15,6 +15,7 @@ from urllib.error import URLError
 import pytest
 
 from tests.fakes.bucket import KEY, SECRET, make_bucket
+from tests.fakes.ports import free_port
 
 READER, READER_SECRET = "AKIDREADER", "only-reads"
 PATIENCE = 60.0  # seconds until a loaded machine has started it
@@ -32,12 +33,10 @@ def weed_path() -> str:
 def _free_port() -> int:
     # Each service of weed also listens 10000 higher, for gRPC.
     while True:
-        with socket.socket() as low, socket.socket() as high:
-            low.bind(("127.0.0.1", 0))
-            port = int(low.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
-                high.bind(("127.0.0.1", port + 10_000))
-                return port
+        port = free_port()
+        with socket.socket() as high, contextlib.suppress(OSError):
+            high.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 class Weed:

@@ -21,19 +21,14 @@ from fedsecure.disk import SystemDisk
 from fedsecure.experiment import make_plan
 from fedsecure.provision.kits import provision
 from tests.fakes import takeover
+from tests.fakes.ports import free_port
 from tests.fakes.servers import Etcd, etcd, no_etcd
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.flower]
 
 NOW = datetime.now(UTC)
 PATIENCE = 40.0
 PROGRAM = [sys.executable, "-m", "fedsecure.cli"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_kits(folder: Path, host: str = "127.0.0.1", now: datetime = NOW) -> Path:

@@ -6,7 +6,11 @@ from typer.testing import CliRunner
 from fedsecure.cli import app
 from fedsecure.drills.catalogue import DRILLS
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(290)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(290),
+    pytest.mark.flower,
+]
 SHORT = "corrupt"
 
 

@@ -20,6 +20,7 @@ TTL = 2.0  # the shortest etcd grants with an election timeout of 1 s
 ENTRY = JournalEntry("run", 1, Step.OPEN, "", "op", b"{}")
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.alone,
     pytest.mark.skipif(bool(no_etcd()), reason=no_etcd()),
 ]
 

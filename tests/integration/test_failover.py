@@ -14,7 +14,11 @@ from fedsecure.drills.processes import processes_of
 from fedsecure.ledger import verify_ledger
 from tests.fakes.deployed import SITES, Ran, half_of, holds, key_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(290)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(290),
+    pytest.mark.flower,
+]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from fedsecure.metadata import Engine, Lease
 from tests.fakes.bucket import BUCKET, credentials_file, moto_bucket
 from tests.fakes.federation import Federation
 from tests.fakes.kits import kit, make_kits
-from tests.fakes.servers import etcd, free_port, no_etcd, no_postgresql, postgresql
+from tests.fakes.ports import free_port
+from tests.fakes.servers import etcd, no_etcd, no_postgresql, postgresql
 
 pytestmark = pytest.mark.integration
 

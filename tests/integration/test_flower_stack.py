@@ -19,8 +19,9 @@ from fedsecure.flower.bundle import make_bundle
 from fedsecure.flower.link import Control, build_bundle
 from fedsecure.provision import ca
 from fedsecure.relay import RelayServer
+from tests.fakes.ports import free_port
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.flower]
 
 SERVER_APP = """
 import os, time
@@ -63,12 +64,6 @@ def until(done: Callable[[], bool], *needed: Child) -> None:
         for child in needed:
             assert child.ended() is None, f"{child.name} ended"
         threading.Event().wait(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -42,6 +42,7 @@ from tests.fakes.smalldisk import no_small_disk
 LACKS = no_postgresql() or no_etcd() or no_small_disk()
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.alone,
     pytest.mark.skipif(bool(LACKS), reason=LACKS),
 ]
 ENTRY = JournalEntry("run", 1, Step.OPEN, "", "op", b"{}")

@@ -16,6 +16,8 @@ from fedsecure.disk import SystemDisk
 from fedsecure.errors import StaleTerm
 from fedsecure.metadata import Engine, JournalEntry, Lease, Step
 
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
+
 TTL = 1.2
 POLL = 0.02  # seconds, as `flower/campaign.py` looks
 
@@ -73,7 +75,6 @@ def _take_over(engine: Engine, limit: float) -> tuple[Lease, float]:
     raise AssertionError(f"no take-over in {limit} s")
 
 
-@pytest.mark.integration
 def test_killed_holder_is_followed_at_once(tmp_path: Path) -> None:
     engine = _engine(tmp_path)
     with _holder(tmp_path) as (pid, term):
@@ -86,7 +87,6 @@ def test_killed_holder_is_followed_at_once(tmp_path: Path) -> None:
     assert seconds < TTL / 2
 
 
-@pytest.mark.integration
 def test_killed_holder_is_followed_although_its_forked_child_lives(
     tmp_path: Path,
 ) -> None:
@@ -101,7 +101,6 @@ def test_killed_holder_is_followed_although_its_forked_child_lives(
     assert lease.term == term + 1
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("how", ["idle", "writing"])
 def test_stopped_holder_is_ended_after_a_ttl(tmp_path: Path, how: str) -> None:
     engine = _engine(tmp_path)
@@ -117,7 +116,6 @@ def test_stopped_holder_is_ended_after_a_ttl(tmp_path: Path, how: str) -> None:
         engine.journal.append(term, [entry])
 
 
-@pytest.mark.integration
 def test_holder_that_renews_is_not_ended(tmp_path: Path) -> None:
     engine = _engine(tmp_path)
     with _holder(tmp_path) as (pid, term):
@@ -130,7 +128,6 @@ def test_holder_that_renews_is_not_ended(tmp_path: Path) -> None:
         assert os.waitpid(pid, os.WNOHANG) == (0, 0)
 
 
-@pytest.mark.integration
 def test_terms_rise_over_ten_kills(tmp_path: Path) -> None:
     terms = []
     for _ in range(10):
@@ -139,7 +136,6 @@ def test_terms_rise_over_ten_kills(tmp_path: Path) -> None:
     assert terms == list(range(1, 11))
 
 
-@pytest.mark.integration
 def test_lock_file_names_the_holder(tmp_path: Path) -> None:
     with _holder(tmp_path) as (pid, _):
         assert SystemDisk().read(tmp_path / "lease.lock", 20) == str(pid).encode()

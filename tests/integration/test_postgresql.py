@@ -19,6 +19,7 @@ TTL = 2.0
 ENTRY = JournalEntry("run", 1, Step.OPEN, "", "op", b"{}")
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.alone,
     pytest.mark.skipif(bool(no_postgresql()), reason=no_postgresql()),
 ]
 

@@ -17,6 +17,7 @@ import numpy as np
 from fedsecure.access.roster import Member, Role, Roster
 from fedsecure.accounting import Relation
 from fedsecure.assembly.node import recover_budgets
+from fedsecure.checkpoint.patience import Bounds
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.checkpoint.vault import Vault
@@ -41,7 +42,14 @@ from fedsecure.update import Layout, Vector
 from fedsecure.witness import check_outbox
 from tests.fakes.clock import FakeClock
 from tests.fakes.disk import FakeDisk
-from tests.fakes.fuses import Died, Fuse, FusedDisk, FusedJournal, FusedStore
+from tests.fakes.fuses import (
+    Died,
+    Fuse,
+    FusedDisk,
+    FusedJournal,
+    FusedStore,
+    Turns,
+)
 from tests.fakes.metadata import State, engine
 from tests.fakes.randomness import Stream
 from tests.fakes.store import FlakyStore
@@ -50,6 +58,7 @@ from tests.fakes.trainer import CountingAccountant, ToyTrainer
 RUN = "run-1"
 MAX_BYTES = 1 << 24
 QUORUM = 2
+PATIENT = Bounds(60.0, 60.0)  # others may lead while a store's thread is paused
 LEDGER = Path("/ledger.jsonl")
 
 
@@ -383,12 +392,13 @@ class Federation:
 
     def vault(self, name: str, fuse: Fuse | None = None) -> Vault:
         """Return an aggregator's view of the stores."""
-        fuse = fuse or Fuse(name)
+        fuse, turns = fuse or Fuse(name), Turns(len(self.stores))
         stores: list[tuple[str, Store]] = [
-            (f"store-{i}", FusedStore(s, fuse)) for i, s in enumerate(self.stores)
+            (f"store-{i}", FusedStore(s, fuse, turns, i))
+            for i, s in enumerate(self.stores)
         ]
         return Vault(
-            Replicas(stores, QUORUM),
+            Replicas(stores, QUORUM, bounds=PATIENT),
             name,
             self.signing(name),
             self.box(name),

@@ -4,12 +4,15 @@ A `Fuse` counts its owner's durable steps and raises `Died` after the one it was
 A dead process does nothing more; what was durable is all that its successor finds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from fedsecure.disk import Lock
+from fedsecure.disk import Lock, Readable
 from fedsecure.errors import StorageError
 from fedsecure.metadata import Head, Journal, JournalEntry
+from fedsecure.outgoing import Bytes
 from tests.fakes.disk import FakeDisk
 from tests.fakes.store import FlakyStore
 
@@ -142,12 +145,57 @@ class FusedDisk:
         return self._disk.lock(path)
 
 
-class FusedStore:
-    """A store as a process that may die after any change sees it."""
+class Turns:
+    """Streams into several stores at once end in the stores' order.
 
-    def __init__(self, store: FlakyStore, fuse: Fuse) -> None:
+    So that a death in the midst of them leaves the same behind each time.
+
+    Parameters
+    ----------
+    stores : int
+        How many are written side by side.
+    """
+
+    def __init__(self, stores: int = 1) -> None:
+        self._stores, self._next = stores, 0
+        self._turn = threading.Condition()
+
+    @contextmanager
+    def of(self, place: int) -> Iterator[None]:
+        """Wait for the turn of a store; it is the next one's at the end."""
+        with self._turn:
+            assert self._turn.wait_for(lambda: self._next == place, timeout=60.0)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._next = (place + 1) % self._stores
+                self._turn.notify_all()
+
+
+class FusedStore:
+    """A store as a process that may die after any change sees it.
+
+    Parameters
+    ----------
+    store : FlakyStore
+    fuse : Fuse
+    turns : Turns, optional
+        Shared by the stores of one writer.
+    place : int
+        Its place among them.
+    """
+
+    def __init__(
+        self,
+        store: FlakyStore,
+        fuse: Fuse,
+        turns: Turns | None = None,
+        place: int = 0,
+    ) -> None:
         self._store = store
         self._fuse = fuse
+        self._turns, self._place = turns or Turns(), place
 
     def get(self, key: str, max_bytes: int) -> bytes:
         return self._store.get(key, max_bytes)
@@ -156,6 +204,23 @@ class FusedStore:
         self._fuse.ready()
         self._store.put(key, value)
         self._fuse.burn(f"put {key}")
+
+    def put_stream(self, pieces: Iterable[Bytes], key: Callable[[], str]) -> None:
+        taken: list[bytes] = []
+        failed: BaseException | None = None
+        try:
+            taken += map(bytes, pieces)
+        except BaseException as error:  # noqa: BLE001 - it has its turn all the same
+            failed = error
+        with self._turns.of(self._place):
+            if failed is not None:
+                raise failed
+            self.put(key(), b"".join(taken))
+
+    @contextmanager
+    def get_stream(self, key: str, max_bytes: int) -> Iterator[Readable]:
+        with self._store.get_stream(key, max_bytes) as file:
+            yield file
 
     def keys(self, prefix: str) -> tuple[str, ...]:
         return self._store.keys(prefix)

@@ -1,8 +1,13 @@
 """A store in a dict that can be down, lose power at a put, or change its bytes."""
 
+import io
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
+from fedsecure.disk import Readable
 from fedsecure.errors import AlreadyExists, NotFound, StorageError, VerificationError
+from fedsecure.outgoing import Bytes
 from fedsecure.stores import check_key, folder_of
 from tests.fakes.disk import PowerLost
 
@@ -13,12 +18,14 @@ class Power:
     def __init__(self, dies_at: int | None = None) -> None:
         self.dies_at = dies_at
         self.steps = 0
+        self._turn = threading.Lock()
 
     def step(self) -> None:
         """Count one durable step, or die before it; dead stays dead."""
-        if self.dies_at is not None and self.steps + 1 >= self.dies_at:
-            raise PowerLost
-        self.steps += 1
+        with self._turn:
+            if self.dies_at is not None and self.steps + 1 >= self.dies_at:
+                raise PowerLost
+            self.steps += 1
 
 
 class FlakyStore:
@@ -56,6 +63,14 @@ class FlakyStore:
                 raise AlreadyExists(f"{key} exists")
             self.power.step()
             self.objects[key] = bytes(value)
+
+    def put_stream(self, pieces: Iterable[Bytes], key: Callable[[], str]) -> None:
+        data = b"".join(map(bytes, pieces))
+        self.put(key(), data)
+
+    @contextmanager
+    def get_stream(self, key: str, max_bytes: int) -> Iterator[Readable]:
+        yield io.BytesIO(self.get(key, max_bytes))
 
     def keys(self, prefix: str) -> tuple[str, ...]:
         self._reach()

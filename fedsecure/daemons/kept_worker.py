@@ -1,8 +1,10 @@
 """The worker as the node daemon sees it: a `Trainer` that outlives its process."""
 
+import contextlib
 import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -10,7 +12,12 @@ from fedsecure.access.kit import Kit
 from fedsecure.config import NodeConfig
 from fedsecure.daemons.frames import MAX_BYTES, pack, read_layout_document, unpack
 from fedsecure.daemons.supervisor import Child
-from fedsecure.errors import TrainingFailed, VerificationError
+from fedsecure.errors import (
+    FedsecureError,
+    StorageError,
+    TrainingFailed,
+    VerificationError,
+)
 from fedsecure.flower import commands
 from fedsecure.outgoing import Bytes
 from fedsecure.relay import receive, send
@@ -89,7 +96,9 @@ class WorkerTrainer:
 class KeptWorker:
     """The worker as a `Trainer` that survives the worker's death.
 
-    A pass that dies is `TrainingFailed`; the next one finds a new worker.
+    A pass that dies is `TrainingFailed`; the next one finds a new worker. `end` is for
+    good, and may come from another thread in the middle of a pass: whoever waits for
+    the worker then hears `StorageError`, which is no answer, so it is asked again.
     """
 
     def __init__(self, kit: Kit, config: NodeConfig) -> None:
@@ -97,9 +106,17 @@ class KeptWorker:
         self._config = config
         self._child: Child | None = None
         self._trainer: WorkerTrainer | None = None
+        self._starts = threading.Lock()
+        self._over = False
 
     def start(self) -> WorkerTrainer:
-        """Return a running worker, starting one if there is none."""
+        """Return a running worker, starting one if there is none.
+
+        Raises
+        ------
+        TrainingFailed
+            Its end was asked for; none is started any more.
+        """
         alive = self._child is not None and self._child.ended() is None
         if self._trainer is not None and alive:
             return self._trainer
@@ -111,38 +128,55 @@ class KeptWorker:
             str(theirs.fileno()),
         ]
         environment = commands.environment(self._kit.state / "worker", _HEAP)
-        self._child = Child(
-            "worker",
-            command,
-            environment,
-            self._kit.state / "worker.log",
-            [theirs.fileno()],
-        )
-        theirs.close()
+        log_path, descriptors = self._kit.state / "worker.log", [theirs.fileno()]
+        with theirs, self._starts:
+            if self._over:
+                ours.close()
+                raise TrainingFailed("the worker was ended")
+            self._child = Child("worker", command, environment, log_path, descriptors)
         config: Mapping[str, JSON] = self._config.model_dump(mode="json")
         self._trainer = WorkerTrainer(ours, config)
         return self._trainer
 
     def end(self) -> None:
-        """End the worker."""
-        if self._child is not None:
-            self._child.end(grace=1.0)
+        """End the worker for good, in the middle of a pass if need be; idempotent."""
+        with self._starts:
+            self._over = True
+            child = self._child
+        if child is not None:
+            child.end(grace=1.0)
 
     def initial(self, settings: Mapping[str, JSON]) -> tuple[Layout, Vector]:
         """Return the first model, made in the worker."""
-        return self._guarded().initial(settings)
+        with self._until_ended():
+            return self._guarded().initial(settings)
 
     def rows(self) -> int:
         """Return the training rows the worker loaded."""
-        return self._guarded().rows()
+        with self._until_ended():
+            return self._guarded().rows()
 
     def users(self) -> int:
         """Return the persons behind them; 0 where they are not told apart."""
-        return self._guarded().users()
+        with self._until_ended():
+            return self._guarded().users()
 
     def run(self, task: TrainingTask) -> TrainingResult:
         """Have the worker do one pass."""
-        return self._guarded().run(task)
+        with self._until_ended():
+            return self._guarded().run(task)
+
+    @contextlib.contextmanager
+    def _until_ended(self) -> Iterator[None]:
+        """Tell a worker that was ended from one that died: only that one failed."""
+        try:
+            yield
+        except FedsecureError as failed:
+            if self._over:
+                raise StorageError(
+                    "this daemon ends and has ended its worker; aggregators ask again"
+                ) from failed
+            raise
 
     def _guarded(self) -> Trainer:
         try:

@@ -39,6 +39,8 @@ from fedsecure.relay import RelayServer
 log = logging.getLogger(__name__)
 
 _LOOK = 0.2
+_LAST_ANSWER = 10.0
+"""Seconds that a daemon which is told to end gives to an answer past its training."""
 
 
 def main(path: Path) -> int:
@@ -115,13 +117,25 @@ class NodeDaemon:
             self._keep_supernodes(socket_path, stop)
         finally:
             server.close()
-            with self._one_at_a_time:
-                self._one_at_a_time.notify_all()
-            self._worker.end()
+            self._end_pass()
             half.close()
         if self._failure is not None:
             raise self._failure
         return 0
+
+    def _end_pass(self) -> None:
+        """End a pass that trains, and wait for what it held up, but not for ever.
+
+        The worker first: the lock is held until its pass is over. What is still being
+        encrypted then may be finished and kept, for it is paid for; a ledger that is
+        closed under it takes no more lines.
+        """
+        self._worker.end()
+        if self._one_at_a_time.acquire(timeout=_LAST_ANSWER):
+            self._one_at_a_time.notify_all()
+            self._one_at_a_time.release()
+        else:
+            log.warning("an answer took over %s s to be kept: given up", _LAST_ANSWER)
 
     def _answer(
         self, half: ClientRound, data: bytes, stop: threading.Event
@@ -170,6 +184,8 @@ class NodeDaemon:
         try:
             return half.answer(data, self._worker)
         except StorageError as failed:
+            if stop.is_set():  # its worker was ended under it, or its ledger closed
+                raise
             self._failure = failed
             log.exception("the disk failed: this daemon ends, to be started again")
             stop.set()

@@ -1,6 +1,7 @@
 """A site's daemon ends when its disk fails: nothing is retried in place."""
 
 import threading
+import time
 from typing import cast
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fedsecure.access.kit import Kit
 from fedsecure.client_round import ClientRound
 from fedsecure.config import NodeConfig
+from fedsecure.daemons import node
 from fedsecure.daemons.node import NodeDaemon
 from fedsecure.errors import StorageError
 from fedsecure.outgoing import Outgoing
@@ -114,3 +116,66 @@ def test_a_daemon_that_ends_keeps_no_letter_waiting() -> None:
     thread.join(10)
     assert "this daemon ends" in str(failed[0])
     assert half.answers == []
+
+
+# --- told to end while a pass trains --------------------------------------------------
+
+
+class Training:
+    """Half of a round, and the worker whose pass it waits for."""
+
+    def __init__(self) -> None:
+        self.trains, self.killed = threading.Event(), threading.Event()
+
+    def patience(self, data: bytes) -> float:
+        _ = data
+        return 0.0
+
+    def answer(self, data: bytes, trainer: Trainer) -> Outgoing:
+        _ = data, trainer
+        self.trains.set()
+        self.killed.wait(30)
+        raise StorageError("this daemon ends and has ended its worker")
+
+    def end(self) -> None:
+        self.killed.set()
+
+
+def in_a_pass(half: Training) -> tuple[NodeDaemon, threading.Event, threading.Thread]:
+    daemon = NodeDaemon(cast("Kit", None), cast("NodeConfig", None))
+    stop = threading.Event()
+
+    def ask() -> None:
+        with pytest.raises(StorageError, match="this daemon ends"):
+            daemon._answer(cast("ClientRound", half), b"train", stop)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert half.trains.wait(10)
+    return daemon, stop, thread
+
+
+def test_a_pass_is_ended_before_the_lock_it_holds_is_asked_for() -> None:
+    half = Training()
+    daemon, stop, thread = in_a_pass(half)
+    daemon._worker = half  # type: ignore[assignment]
+    stop.set()
+    began = time.monotonic()
+    daemon._end_pass()
+    thread.join(10)
+    assert time.monotonic() - began < 5  # the pass would have taken 30
+    assert daemon._failure is None
+
+
+def test_an_answer_that_is_not_done_is_given_up_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(node, "_LAST_ANSWER", 0.01)
+    half = Training()
+    daemon, stop, thread = in_a_pass(half)
+    daemon._worker = Training()  # type: ignore[assignment]
+    stop.set()
+    daemon._end_pass()
+    assert "took over 0.01 s to be kept" in caplog.text
+    half.end()
+    thread.join(10)

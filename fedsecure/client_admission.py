@@ -11,12 +11,21 @@ from fedsecure import parts
 from fedsecure.client_charges import Charges
 from fedsecure.client_run import ClientRun, ClientRuns, Identity
 from fedsecure.envelope import Kind, Verified, verify_head
-from fedsecure.errors import InputConflict, ReleaseMissing, VerificationError
+from fedsecure.errors import (
+    InputConflict,
+    ReleaseMissing,
+    RoundOver,
+    VerificationError,
+)
 from fedsecure.onesum import OneSum
+from fedsecure.pledge import pledge_bytes
 from fedsecure.privacy.account import Reservation
 from fedsecure.shelf import Kept
 from fedsecure.trainer import JSON
 from fedsecure.update import Layout, RoundId, Vector, model_digest
+from fedsecure.updateform import update_form
+
+_FLOAT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,12 @@ class Admission:
             Answered before on another input, or it starts from another release.
         ReleaseMissing
             The release it starts from was not opened here yet.
+        RoundOver
+            The round's own release was opened here, or a later one's.
+        NoRoom
+            Its answer would not fit on the shelf; nothing was touched.
+        AttemptsSpent
+            It was paid for before, and too often in a row nothing was kept.
         BudgetExhausted
             The data set's budget does not allow it; nothing was touched.
         """
@@ -73,9 +88,10 @@ class Admission:
         known = run.shelf.answer(round_id.number)
         if known is not None:
             return self._same_input(known, given)
+        self._require_open(round_id)
         after = parts.count(request.header, "after")
         layout, model = self.start(run, request.header)
-        run.keys.of(round_id.number)  # before anything is paid for
+        run.shelf.require_room(round_id.number, _need(run, round_id, layout))
         paid = self._charges.training(run.plan, round_id, layout, rows)
         return Admitted(round_id, run, after, layout, model, given, paid)
 
@@ -111,6 +127,16 @@ class Admission:
         """
         return verify_head(kept.head, self._me.signing.public, kinds=(Kind.UPDATE,))
 
+    def _require_open(self, round_id: RoundId) -> None:
+        """Refuse an old letter: releases are in order, and so are rounds."""
+        newest = self._sums.newest(round_id.run)
+        if newest >= round_id.number:
+            raise RoundOver(
+                f"round {round_id.number} of {round_id.run}: the release of round "
+                f"{newest} was opened here, so no update of it is needed any more; "
+                "nothing was paid"
+            )
+
     def _same_input(self, known: Kept, given: bytes) -> Kept:
         if _digest(self.own(known), "input") != given:
             before = known.head.scope.round
@@ -120,6 +146,24 @@ class Admission:
             )
         known.check()
         return known
+
+
+def _need(run: ClientRun, round_id: RoundId, layout: Layout) -> int:
+    """Return the bytes that a round puts on the shelf.
+
+    The update, as long as its form says; what quantising leaves of it; the next model.
+
+    Raises
+    ------
+    KeyMissing, KeyEnded
+        There is no key to answer under; nothing is paid for either.
+    """
+    plan, parameters = run.plan, layout.num_parameters
+    key = run.keys.of(round_id.number)
+    size = update_form(plan, run.scheme, key, parameters, layout).size
+    if plan.encryption.masked:
+        size += pledge_bytes(len(plan.sites))
+    return size + 2 * _FLOAT_BYTES * (parameters + 1)
 
 
 def _digest(header: Mapping[str, JSON], name: str) -> bytes:

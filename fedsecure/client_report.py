@@ -101,6 +101,8 @@ class Reports:
             No counts are told; no test row was read.
         InputConflict
             Another model was told of before, or the round is somebody else's.
+        NoRoom
+            The answer would not fit on the shelf; no test row was read.
         """
         plan, number = run.plan, request.scope.round.number
         if plan.counts is not None and number == plan.rounds + 1:
@@ -131,6 +133,7 @@ class Reports:
         if known is not None:
             return self._again(known, asked)
         layout, model = start()
+        run.shelf.require_room(round_id.number, 0)  # a head alone
         paid = self._charges.counts(plan, round_id, units())
         try:
             told = trainer.run(_task(run, request, layout, model)).metrics

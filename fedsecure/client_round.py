@@ -237,12 +237,15 @@ class ClientRound:
             The release it builds on was not opened yet.
         TooFewContributors
             Fewer sites than the plan allows, or a stranger among them.
+        PolicyRefused
+            The policy does not allow the run any more.
         VerificationError
-            Signature, key, tags: not the sum of exactly these sites' updates.
+            Of a run never joined here. Or signature, key, tags: not the sum of
+            exactly these sites' updates.
         """
         signer = self._peers.aggregator(envelope.signer)
         message = verify(envelope, signer, kinds=(Kind.RELEASE,))
-        run = self._runs.get(message.scope.round.run)
+        run = self._runs.rejoin(message.scope.round.run)
         message.require(run.scope(message.scope.round, site="*"))
         release = read_release(message)
         own = partial(self._sent, run, release.round)

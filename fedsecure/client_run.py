@@ -165,9 +165,31 @@ class ClientRuns:
         name = request.scope.round.run
         run = self._runs.get(name)
         if run is None:
-            run = self._runs[name] = self._enter(name, request)
+            run = self._runs[name] = self._enter(name, _carried_plan(request))
         if request.scope.plan != run.plan.digest:
             raise PolicyRefused(f"run {name} was joined under another plan")
+        self._gate.check(run.plan, run.shelf.layout())
+        return run
+
+    def rejoin(self, name: str) -> ClientRun:
+        """Return a run that was joined before, if by a process that ended since.
+
+        Under the plan on the shelf: a release is signed for a plan and brings none. Who
+        takes the run must compare what that release is signed for with its `scope`.
+
+        Raises
+        ------
+        VerificationError
+            This site never joined it, or the plan on the shelf is not sound.
+        PolicyRefused
+            The policy says no by now.
+        """
+        run = self._runs.get(name)
+        if run is None:
+            document = Shelf(self._store, name, self._max_bytes).plan()
+            if document is None:
+                raise VerificationError(f"run {name!r} was never joined here")
+            run = self._runs[name] = self._enter(name, document)
         self._gate.check(run.plan, run.shelf.layout())
         return run
 
@@ -237,13 +259,7 @@ class ClientRuns:
             )
         request.require(scope)
 
-    def _enter(self, name: str, request: Verified) -> ClientRun:
-        document = request.header.get("plan")
-        if (
-            not isinstance(document, dict)
-            or plan_digest(document) != request.scope.plan
-        ):
-            raise VerificationError("request does not carry the plan it is signed for")
+    def _enter(self, name: str, document: Mapping[str, JSON]) -> ClientRun:
         plan = read_plan(document)
         if plan.federation != self._me.federation or plan.run != name:
             raise VerificationError("plan is of another federation or run")
@@ -292,6 +308,13 @@ class ClientRuns:
         self._gate.check(run.plan, shape)
         encrypted_tensors(shape, run.plan.encryption.encrypt_layers)
         run.shelf.keep_first_model(shape, model)
+
+
+def _carried_plan(request: Verified) -> Mapping[str, JSON]:
+    document = request.header.get("plan")
+    if not isinstance(document, dict) or plan_digest(document) != request.scope.plan:
+        raise VerificationError("request does not carry the plan it is signed for")
+    return document
 
 
 def _known_layout(run: ClientRun, request: Verified) -> tuple[Layout | None, int]:

@@ -71,6 +71,24 @@ class InputConflict(Refused):
     code = "input_conflict"
 
 
+class RoundOver(Refused):
+    """A round whose release, or a later one's, was opened here: it needs no update."""
+
+    code = "round_over"
+
+
+class NoRoom(Refused):
+    """The site's shelf has no room for an answer; nothing was paid for it."""
+
+    code = "no_room"
+
+
+class AttemptsSpent(Refused):
+    """A round was paid for too often with nothing kept of it; it is not tried again."""
+
+    code = "attempts"
+
+
 class SecondAggregate(Refused):
     """A second, different aggregate of one round was offered for opening."""
 
@@ -200,10 +218,12 @@ class ProcessFailed(FedsecureError):
 
 
 LASTING = (
+    AttemptsSpent,
     BudgetExhausted,
     ClockBehind,
     ConfigurationError,
     LedgerCorrupt,
+    NoRoom,
     PolicyRefused,
     TrainingFailed,
 )

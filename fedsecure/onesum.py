@@ -54,6 +54,10 @@ class OneSum:
         """Return the digest of the release opened in a round, or None."""
         return self._opened.get((run, number))
 
+    def newest(self, run: str) -> int:
+        """Return the latest round of a run whose release was opened here; 0: none."""
+        return max((n for name, n in self._opened if name == run), default=0)
+
     def open(self, run: ClientRun, release: Release, own: Own, term: int) -> None:
         """Return only if this release may be opened here; durable before it is.
 

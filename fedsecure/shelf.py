@@ -16,10 +16,10 @@ from typing import TypeAlias
 import numpy as np
 
 from fedsecure.envelope import MAX_HEAD_BYTES, Head, canonical, read_head
-from fedsecure.errors import AlreadyExists, NotFound, VerificationError
+from fedsecure.errors import AlreadyExists, NoRoom, NotFound, VerificationError
 from fedsecure.outgoing import Bytes, Outgoing, recut
 from fedsecure.ranges import Ranges, read_ranges
-from fedsecure.stores import Store
+from fedsecure.stores import RoomyStore, Store
 from fedsecure.trainer import JSON
 from fedsecure.update import Layout, Vector
 
@@ -27,6 +27,8 @@ PIECE_BYTES = 2 << 20
 """Largest piece of a body; a chunk of ciphertext is a little smaller."""
 _SMALL = 1 << 20
 _FLOAT_BYTES = 8
+_SPARE = 4 << 20
+"""Bytes that stay free: a head, lines of the ledger beside it, whole disk blocks."""
 _COUNT = struct.Struct("<I")  # behind a head: the pieces of its body
 _LARGEST_HEAD = MAX_HEAD_BYTES + _SMALL
 
@@ -170,6 +172,27 @@ class Shelf:
         (count,) = _COUNT.unpack_from(data, end)
         return self._kept(number, head, count)
 
+    def require_room(self, number: int, need: int) -> None:
+        """Return only if the store can take `need` more bytes, as far as it can tell.
+
+        Asked before an answer is paid for; what an attempt that died left of this one
+        is removed first, as `keep_answer` does.
+
+        Raises
+        ------
+        NoRoom
+            It has less, or little more.
+        """
+        self._clear(number)
+        room = self.store.room() if isinstance(self.store, RoomyStore) else None
+        if room is not None and room < need + _SPARE:
+            raise NoRoom(
+                f"round {number} of {self.run}: {room} bytes are free on the disk of "
+                f"the shelf, its answer and the next model take {need} and {_SPARE} "
+                "must stay: free space on that disk or take a larger one. Nothing was "
+                "paid; the run's next round is tried again"
+            )
+
     def keep_answer(self, number: int, chunks: Iterable[Bytes], seal: Sealing) -> Kept:
         """Put an answer into the outbox, before it may leave: body first, head last.
 
@@ -187,9 +210,7 @@ class Shelf:
         """
         if self._read(f"out/{number}", _LARGEST_HEAD) is not None:
             raise AlreadyExists(f"{self.run}/out/{number} exists")
-        # An attempt that died left pieces of another ciphertext.
-        for key in self.store.keys(f"{self.run}/body/{number}/"):
-            self.store.delete(key)
+        self._clear(number)
         found, size, count = hashlib.sha256(), 0, 0
         for piece in recut(chunks, PIECE_BYTES):
             self.store.put(self._piece(number, count), piece)
@@ -198,6 +219,11 @@ class Shelf:
         head = seal(size, found.hexdigest())
         self.store.put(f"{self.run}/out/{number}", head.to_bytes() + _COUNT.pack(count))
         return self._kept(number, head, count)
+
+    def _clear(self, number: int) -> None:
+        """Remove what an attempt that died left: pieces of another ciphertext."""
+        for key in self.store.keys(f"{self.run}/body/{number}/"):
+            self.store.delete(key)
 
     def _kept(self, number: int, head: Head, count: int) -> Kept:
         start = head.to_bytes()

@@ -3,6 +3,7 @@
 Everything here follows from the lines alone, so it is the same after every restart.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,6 +72,7 @@ class Account:
         self._states: dict[int, State] = {}
         self._latest: dict[tuple[RoundId, bool], int] = {}
         self._commits: dict[int, int] = {}
+        self._lost = Counter[tuple[str, bool]]()
 
     def replay(self, record: Record) -> None:
         """Take one ledger line into account; the only place where state changes.
@@ -105,6 +107,13 @@ class Account:
         """
         seq = self._latest.get((round_id, event.kind == COUNTS))
         return None if seq is None else self._reservations[seq]
+
+    def lost_in_a_row(self, run: str, event: PrivacyEvent) -> int:
+        """Return how many reservations of a run became void since one did not.
+
+        Of those for what `event` is for; over all rounds, in the ledger's order.
+        """
+        return self._lost[run, event.kind == COUNTS]
 
     def unsettled(self) -> list[Reservation]:
         """Return the reservations that are neither committed nor void."""
@@ -153,6 +162,9 @@ class Account:
         if self._states[seq] is not State.RESERVED:
             raise ValueError(f"line {seq} is {self._states[seq]}")
         self._states[seq] = state
+        made = self._reservations[seq]
+        kind = (made.round.run, made.event.kind == COUNTS)
+        self._lost[kind] = self._lost[kind] + 1 if state is State.VOID else 0
         return seq
 
     def _receipt(self, commit: int) -> None:

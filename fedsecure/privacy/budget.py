@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fedsecure.accounting import PrivacyEvent, Relation
 from fedsecure.errors import (
+    AttemptsSpent,
     BudgetExhausted,
     ConfigurationError,
     InputConflict,
@@ -21,6 +22,10 @@ from fedsecure.ledger import Ledger, Record
 from fedsecure.privacy.account import INHERITS, Account, Reservation, State
 from fedsecure.privacy.plan import AccountantFactory, check_delta, event_document
 from fedsecure.update import JSON, RoundId
+
+ATTEMPTS = 3
+"""Charges in a row, of which nothing was kept, after which no round of a run is tried
+twice; docs/adr/0033 says why three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,8 @@ class Budget:
         """Charge `event`; on return the charge is durable and the data may be read.
 
         After a void the same round may be reserved again under the same plan, at a new
-        charge: noise that was thrown away was still drawn for somebody.
+        charge: noise that was thrown away was still drawn for somebody. Not for ever:
+        once `ATTEMPTS` in a row were lost in a run, only rounds never tried are.
 
         Parameters
         ----------
@@ -183,6 +189,8 @@ class Budget:
             If a ceiling would be passed. The message stays at the site.
         InputConflict
             If the round was answered, is being answered, or had another plan.
+        AttemptsSpent
+            If it was tried before, and too many charges in a row came to nothing.
         ConfigurationError
             If no accountant knows the event.
         """
@@ -343,6 +351,15 @@ class Budget:
         if last.plan_digest != plan_digest:
             raise InputConflict(
                 f"{where} was reserved under another plan (ledger line {last.seq})"
+            )
+        lost = self._account.lost_in_a_row(round_id.run, event)
+        if lost >= ATTEMPTS:
+            raise AttemptsSpent(
+                f"{where} was paid for before (last in ledger line {last.seq}) and "
+                f"nothing of it was kept. That was so {lost} times in a row in this "
+                f"run, at most {ATTEMPTS}: no more tries, and the charges stay. See "
+                "why the process ended each time (shelf's disk, memory, training code) "
+                "and mend it. The next round is tried, once until an answer is kept"
             )
 
     def _settle(

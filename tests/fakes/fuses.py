@@ -225,6 +225,9 @@ class FusedStore:
     def keys(self, prefix: str) -> tuple[str, ...]:
         return self._store.keys(prefix)
 
+    def room(self) -> int | None:
+        return self._store.room()
+
     def delete(self, key: str) -> None:
         self._fuse.ready()
         self._store.delete(key)

@@ -37,6 +37,8 @@ class FlakyStore:
         What it holds; a test may change it, as a bad disk or an attacker does.
     down : bool
         Every call is refused with `StorageError`.
+    left : int or None
+        Bytes it has room for; None: it cannot tell, and takes all.
     power : Power
         The writer's; give a new one to go on after its death.
     """
@@ -44,6 +46,7 @@ class FlakyStore:
     def __init__(self, power: Power | None = None) -> None:
         self.objects: dict[str, bytes] = {}
         self.down = False
+        self.left: int | None = None
         self.power = power or Power()
         self._turn = threading.Lock()
 
@@ -61,8 +64,11 @@ class FlakyStore:
         with self._turn:
             if check_key(key) in self.objects:
                 raise AlreadyExists(f"{key} exists")
+            if self.left is not None and len(value) > self.left:
+                raise StorageError(f"could not write {key}: No space left on device")
             self.power.step()
             self.objects[key] = bytes(value)
+            self._take(len(value))
 
     def put_stream(self, pieces: Iterable[Bytes], key: Callable[[], str]) -> None:
         data = b"".join(map(bytes, pieces))
@@ -81,13 +87,20 @@ class FlakyStore:
         self._reach()
         check_key(key)
         self.power.step()
-        self.objects.pop(key, None)
+        self._take(-len(self.objects.pop(key, b"")))
+
+    def room(self) -> int | None:
+        return self.left
 
     def flip(self, key: str, at: int = -1) -> None:
         """Change one bit of an object."""
         data = bytearray(self.objects[key])
         data[at] ^= 1
         self.objects[key] = bytes(data)
+
+    def _take(self, size: int) -> None:
+        if self.left is not None:
+            self.left -= size
 
     def _reach(self) -> None:
         if self.down:

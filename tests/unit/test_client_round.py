@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedsecure.client_round import _units
-from fedsecure.envelope import Envelope, Kind, Scope, parse
+from fedsecure.envelope import Envelope, Kind, Scope, canonical, parse
 from fedsecure.errors import (
     PolicyRefused,
     ReleaseMissing,
@@ -479,6 +479,57 @@ def test_release_of_a_run_this_site_does_not_know_is_refused(desk: Desk) -> None
     other = Federation(min_contributors=2)
     other.lead()
     assert desk.code(brought(other, 1)) == "verification"
+
+
+def test_release_that_comes_first_after_a_restart_is_opened(
+    answered: Federation,
+) -> None:
+    site = answered.sites[ME]
+    site.die()
+    answer = parse(site.answer(brought(answered, 1)), MAX_BYTES)
+    assert answer.kind == Kind.OPENED
+    assert list(site.opened()) == [1]
+
+
+def test_release_that_comes_first_asks_the_policy_as_a_join_does(
+    answered: Federation,
+) -> None:
+    site = answered.sites[ME]
+    site.die()
+    site.gate.refuses = "the policy has expired"
+    assert code_of(site.answer(brought(answered, 1))) == "policy"
+    assert site.opened() == {}
+
+
+def test_release_of_a_run_that_is_joined_asks_the_policy_too(
+    answered: Federation,
+) -> None:
+    site = answered.sites[ME]
+    site.gate.refuses = "the policy has expired"
+    assert code_of(site.answer(brought(answered, 1))) == "policy"
+    assert site.opened() == {}
+
+
+def test_release_that_comes_first_under_another_plan_is_refused(
+    answered: Federation,
+) -> None:
+    site = answered.sites[ME]
+    site.die()
+    data = brought(answered, 1, scope={"plan": b"x" * 32})
+    assert code_of(site.answer(data)) == "verification"
+    assert site.opened() == {}
+
+
+def test_plan_on_the_shelf_that_was_changed_opens_nothing(
+    answered: Federation,
+) -> None:
+    site = answered.sites[ME]
+    site.die()
+    key = "run-1/plan"
+    plan = json.loads(site.store.objects[key])
+    site.store.objects[key] = canonical({**plan, "seed": plan["seed"] + 1})
+    assert code_of(site.answer(brought(answered, 1))) == "verification"
+    assert site.opened() == {}
 
 
 def test_update_says_what_a_standby_brought(answered: Federation) -> None:

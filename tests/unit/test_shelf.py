@@ -15,6 +15,7 @@ from fedsecure.envelope import Head, Kind, Scope, parse, sign_head
 from fedsecure.errors import (
     AlreadyExists,
     ConfigurationError,
+    NoRoom,
     NotFound,
     VerificationError,
 )
@@ -61,6 +62,30 @@ def store() -> FlakyStore:
 @pytest.fixture
 def shelf(store: FlakyStore) -> Shelf:
     return Shelf(store, "run", 1000)
+
+
+def test_room_that_is_less_than_an_answer_takes_is_said(
+    shelf: Shelf, store: FlakyStore
+) -> None:
+    store.left = 999 + shelves._SPARE
+    with pytest.raises(NoRoom, match="its answer and the next model take 1000"):
+        shelf.require_room(1, 1000)
+    store.left += 1
+    shelf.require_room(1, 1000)
+
+
+def test_store_that_cannot_tell_its_room_is_not_in_the_way(shelf: Shelf) -> None:
+    shelf.require_room(1, 1 << 60)
+
+
+def test_asking_for_room_removes_what_an_attempt_that_died_left(
+    shelf: Shelf, store: FlakyStore
+) -> None:
+    store.put("run/body/1/0", b"left")
+    keep(shelf, BODY, number=2)
+    shelf.require_room(1, 1)
+    assert "run/body/1/0" not in store.objects
+    assert body(shelf, 2) == BODY
 
 
 def test_empty_shelf_has_nothing(shelf: Shelf) -> None:

@@ -4,10 +4,13 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedsecure import registry
-from fedsecure.accounting import Accountant, PrivacyEvent, Relation
+from fedsecure.accounting import COUNTS, Accountant, PrivacyEvent, Relation
 from fedsecure.errors import (
+    AttemptsSpent,
     BudgetExhausted,
     ConfigurationError,
     InputConflict,
@@ -16,10 +19,11 @@ from fedsecure.errors import (
 )
 from fedsecure.ledger import Ledger
 from fedsecure.privacy.account import Reservation
-from fedsecure.privacy.budget import Budget, Ceiling, Content
+from fedsecure.privacy.budget import ATTEMPTS, Budget, Ceiling, Content
 from fedsecure.privacy.plan import AccountantFactory
 from fedsecure.update import JSON, RoundId
 from tests.fakes.paper import Paper, line_of
+from tests.fakes.trainer import CountingAccountant
 
 ADD = Relation.ADD_OR_REMOVE_ONE
 RDP: AccountantFactory = registry.load("accounting", "rdp").create
@@ -551,6 +555,89 @@ def test_recovery_twice_is_recovery_once() -> None:
     for _ in range(2):
         _open(paper).recover(lambda _: None)
     assert paper.actions() == ["budget.open", "budget.reserve", "budget.void"]
+
+
+# --- attempts that came to nothing ----------------------------------------------------
+
+
+def _lose(budget: Budget, number: int, run: str = "run") -> None:
+    budget.void(budget.reserve(RoundId(run, number), PLAN, EVENT), "it died")
+
+
+def _lost_three(paper: Paper) -> Budget:
+    budget = _open(paper)
+    for _ in range(ATTEMPTS):
+        _lose(budget, 1)
+    return budget
+
+
+def test_a_round_is_not_tried_after_three_charges_that_came_to_nothing() -> None:
+    paper = Paper()
+    budget = _lost_three(paper)
+    lines = len(paper.lines)
+    with pytest.raises(AttemptsSpent, match="3 times in a row in this run, at most 3"):
+        budget.reserve(RoundId("run", 1), PLAN, EVENT)
+    assert len(paper.lines) == lines
+
+
+def test_attempts_are_counted_in_the_ledger_and_not_in_the_process() -> None:
+    paper = Paper()
+    for _ in range(ATTEMPTS):
+        _open(paper).reserve(RoundId("run", 1), PLAN, EVENT)
+        _open(paper).recover(lambda _: None)
+    with pytest.raises(AttemptsSpent):
+        _open(paper).reserve(RoundId("run", 1), PLAN, EVENT)
+
+
+def test_after_three_losses_each_further_round_is_tried_once() -> None:
+    budget = _lost_three(Paper())
+    for number in (2, 3):
+        _lose(budget, number)
+        with pytest.raises(AttemptsSpent):
+            budget.reserve(RoundId("run", number), PLAN, EVENT)
+
+
+def test_an_answer_kept_begins_the_count_anew() -> None:
+    budget = _lost_three(Paper())
+    _answer(budget, 2)
+    for _ in range(ATTEMPTS):
+        _lose(budget, 3)
+    with pytest.raises(AttemptsSpent):
+        budget.reserve(RoundId("run", 3), PLAN, EVENT)
+
+
+def test_attempts_of_one_run_are_not_those_of_another() -> None:
+    budget = _lost_three(Paper())
+    _lose(budget, 1, "other")
+    assert budget.reserve(RoundId("other", 1), PLAN, EVENT).round.run == "other"
+
+
+def test_counts_and_training_are_counted_apart() -> None:
+    budget = _lost_three(Paper())
+    counts = PrivacyEvent(COUNTS, 8.0, 1.0, 1)
+    budget.void(budget.reserve(RoundId("run", 1), PLAN, counts), "it died")
+    assert budget.reserve(RoundId("run", 1), PLAN, counts).event.kind == COUNTS
+
+
+@given(outcomes=st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=40))
+def test_a_run_never_costs_more_than_its_rounds_and_two_between_two_answers(
+    outcomes: list[tuple[int, bool]],
+) -> None:
+    paper = Paper()
+    budget = _open(paper, 1e6, guards=(CountingAccountant,))
+    tried, charges = set[int](), 0
+    for number, kept in outcomes:
+        try:
+            made = budget.reserve(RoundId("run", number), PLAN, EVENT)
+        except (AttemptsSpent, InputConflict):
+            continue
+        tried, charges = tried | {number}, charges + 1
+        assert charges <= len(tried) + ATTEMPTS - 1
+        if kept:
+            budget.commit(made, SHA)
+            tried, charges = set(), 0
+        else:
+            budget.void(made, "it died")
 
 
 # --- lines nobody should have written -------------------------------------------------

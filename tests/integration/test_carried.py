@@ -18,7 +18,12 @@ from fedsecure.composition import composed
 from fedsecure.drills.processes import processes_of
 from fedsecure.trainer import JSON
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(290)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.flower,
+    pytest.mark.chaos,
+    pytest.mark.timeout(290),
+]
 
 SITES, ROUNDS, STOPS_AFTER = 2, 7, 5
 CONFIG = (

@@ -14,7 +14,12 @@ from fedsecure import experiment, registry
 from fedsecure.backends import Job
 from fedsecure.composition import composed
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(280)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.flower,
+    pytest.mark.chaos,
+    pytest.mark.timeout(280),
+]
 
 ROUNDS = 2
 SMALL = (

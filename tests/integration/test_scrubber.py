@@ -15,7 +15,12 @@ from fedsecure.backends import Job
 from fedsecure.composition import composed
 from fedsecure.trainer import JSON
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.flower,
+    pytest.mark.chaos,
+    pytest.mark.timeout(400),
+]
 
 SITES, ROUNDS, STRIKE_AFTER = 2, 24, 3
 CONFIG = (

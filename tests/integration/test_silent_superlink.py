@@ -24,7 +24,12 @@ from fedsecure.summary import digest
 from fedsecure.trainer import JSON
 from tests.fakes.kits import kit
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(290)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.flower,
+    pytest.mark.chaos,
+    pytest.mark.timeout(290),
+]
 
 SITES, ROUNDS, STOP_IN = 2, 4, 2
 CONFIG = (

@@ -1,6 +1,7 @@
 """The house rules that no linter knows: sizes, doors, sockets, the tree on disk."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,20 @@ def test_a_unit_test_lies_where_the_file_it_tests_lies() -> None:
         ).is_file()
     }
     assert strangers == {"test_house.py"}
+
+
+def test_a_file_of_tests_that_starts_a_federation_of_processes_says_so() -> None:
+    """`make test` runs those one after the other, beside what bears it."""
+    starts = re.compile(r'"deployment"|\bdeployed\b|\bDRILLS\b|"flower-superlink"')
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if path != Path(__file__)
+    }
+    real = {name for name, text in texts.items() if "mark.integration" in text}
+    found = {name for name in real if starts.search(texts[name])}
+    assert found > {"test_backends.py", "test_failover.py", "test_drills.py"}
+    assert [name for name in sorted(found) if "mark.flower" not in texts[name]] == []
 
 
 def test_the_page_of_the_house_is_the_tree_on_disk() -> None:

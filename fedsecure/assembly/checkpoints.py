@@ -149,8 +149,11 @@ def faults(desk: Desk) -> Iterator[Fault]:
     for key, why in doubts(Rosters.of(desk.kit), desk.inventory):
         yield Fault("*", key, "roster", why)
     for looked in _due(desk):
+        strange = family(looked.key) == Family.FOREIGN
         for copy in looked.copies:
             listed = copy.store not in desk.inventory.silent
+            if strange and copy.state == State.MISSING:
+                continue  # what is not ours is missed nowhere
             if copy.state in BAD or (copy.state == State.SILENT and listed):
                 yield Fault(stores[copy.store][0], looked.key, copy.state, copy.why)
 

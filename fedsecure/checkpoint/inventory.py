@@ -135,7 +135,7 @@ def _anything(_: str, data: bytes) -> object:
 
 
 def _foreign(_: str, _data: bytes) -> object:
-    raise Foreign("nothing of fedsecure has such a name")
+    raise Foreign("nothing of fedsecure has such a name: move it out of the store")
 
 
 def _turn(key: str) -> int:

@@ -59,7 +59,8 @@ class RunStatus:
             return False
         self._silences = 0
         if status.startswith("finished") and status != COMPLETE:
-            raise RunFailed(f"the run ended as {status}; see {self._log}")
+            more = "" if ": " in status else f"; see {self._log}"  # it has no reasons
+            raise RunFailed(f"the run ended as {status}{more}")
         return status == COMPLETE
 
     def _count(self, silent: ProcessFailed) -> None:

@@ -53,6 +53,7 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _FOREVER = 1e300
 _PULL = 0.005
+_WHY = 2000
 
 
 def deliver(
@@ -285,6 +286,9 @@ class Control:
     def status(self, run_id: int) -> str:
         """Return a run's status: "running", "finished:completed", "finished:failed".
 
+        After a failure's stands ": " and why, on one line: the ServerApp's own output
+        is in no file of the SuperLink's.
+
         Raises
         ------
         ProcessFailed
@@ -292,7 +296,9 @@ class Control:
         """
         answer = _ask(self._client.ListRuns, ListRunsRequest(run_id=run_id))
         found = answer.run_dict[run_id].status
-        return f"{found.status}:{found.sub_status}".rstrip(":")
+        why = " ".join(found.details.split())[:_WHY]
+        status = f"{found.status}:{found.sub_status}".rstrip(":")
+        return f"{status}: {why}" if found.sub_status == "failed" and why else status
 
     def close(self) -> None:
         """Close the connection."""

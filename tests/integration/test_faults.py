@@ -25,6 +25,7 @@ from tests.fakes.federation import Federation
 from tests.fakes.kits import kit, make_kits
 from tests.fakes.ports import free_port
 from tests.fakes.servers import etcd, no_etcd, no_postgresql, postgresql
+from tests.fakes.smalldisk import SmallDisk, no_small_disk
 
 pytestmark = pytest.mark.integration
 
@@ -213,6 +214,36 @@ def test_a_lease_folder_that_cannot_be_one_is_named(aggregator: Aggregator) -> N
     (aggregator.folder / "file").touch()
     aggregator.write(lease=str(aggregator.folder / "file"))
     assert str(aggregator.folder / "file") in str(aggregator.refused())
+
+
+@pytest.mark.skipif(bool(no_small_disk()), reason=no_small_disk())
+@pytest.mark.parametrize("aggregator", ["embedded"], indirect=True)
+def test_a_full_disk_under_the_aggregators_own_state_is_named(
+    aggregator: Aggregator,
+) -> None:
+    disk = SmallDisk(aggregator.path / "state", 1)
+    try:
+        disk.fill()
+        error = aggregator.refused()
+    finally:
+        disk.close()
+    assert error.exit_code == 1  # systemd starts it again: somebody may make room
+    assert f"{disk.folder}: No space left on device" in str(error)
+    assert "free space on that disk" in str(error)
+
+
+@pytest.mark.skipif(bool(no_small_disk()), reason=no_small_disk())
+@pytest.mark.parametrize("aggregator", ["embedded"], indirect=True)
+def test_a_full_disk_under_the_lease_is_named(aggregator: Aggregator) -> None:
+    disk = SmallDisk(aggregator.folder / "lease", 1)
+    try:
+        disk.fill()
+        error = aggregator.refused()
+    finally:
+        disk.close()
+    assert isinstance(error, StorageError)
+    assert "database or disk is full" in str(error)
+    assert "0 are free there" in str(error)
 
 
 @pytest.mark.parametrize("aggregator", ["embedded"], indirect=True)

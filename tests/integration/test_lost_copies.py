@@ -145,3 +145,15 @@ def test_a_store_that_cannot_be_asked_is_named_by_a_restore_that_mends_the_other
     assert said.exit_code == 1
     assert "1 copies were made good" in said.output
     assert f"{silent} could not be asked, nothing was mended there" in said.output
+
+
+@pytest.mark.parametrize("held", ["local"], indirect=True)
+def test_a_file_that_is_not_ours_is_named_where_it_lies_and_missed_nowhere(
+    held: Held,
+) -> None:
+    held.stores[0].put("stranger", b"")
+    said = held.typed("verify")
+    assert said.exit_code == 1
+    assert said.output.count("stranger") == 1
+    assert "move it out of the store" in said.output
+    assert "missing" not in said.output

@@ -46,6 +46,12 @@ def test_failed_run_is_said_with_its_log() -> None:
         failed.complete()
 
 
+def test_failed_run_says_why() -> None:
+    failed = RunStatus(saying("finished:failed: ServerApp failed: no roster"), LOG)
+    with pytest.raises(RunFailed, match=r"failed: no roster$"):
+        failed.complete()
+
+
 def test_silence_is_borne_less_often_than_the_limit() -> None:
     status = RunStatus(saying(*[HANGS] * (SILENCES - 1)), LOG)
     assert not any(status.complete() for _ in range(SILENCES - 1))

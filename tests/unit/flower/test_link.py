@@ -9,10 +9,16 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.control_pb2 import (  # noqa: TID251 - what is tested
+    ListRunsResponse,
+)
+from flwr.proto.run_pb2 import Run as Listed  # noqa: TID251 - what is tested
+from flwr.proto.run_pb2 import RunStatus  # noqa: TID251 - what is tested
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable import (  # noqa: TID251 - what is tested
     inflatable_object,
@@ -340,6 +346,25 @@ def test_a_superlink_that_is_gone_is_a_process_that_failed() -> None:
     made, _ = control(ConnectionError("refused"))
     with pytest.raises(ProcessFailed, match="ConnectionError: refused"):
         made.status(1)
+
+
+@pytest.mark.parametrize(
+    ("sub_status", "details", "said"),
+    [
+        ("completed", "", "finished:completed"),
+        ("completed", "whatever", "finished:completed"),
+        ("failed", "", "finished:failed"),
+        ("failed", "it failed:\n\tno roster", "finished:failed: it failed: no roster"),
+    ],
+)
+def test_a_failed_run_is_told_with_why(
+    sub_status: str, details: str, said: str
+) -> None:
+    status = RunStatus(status="finished", sub_status=sub_status, details=details)
+    answer = ListRunsResponse(run_dict={1: Listed(run_id=1, status=status)})
+    made = Control.__new__(Control)
+    made._client = SimpleNamespace(ListRuns=lambda _: answer)  # type: ignore[assignment]
+    assert made.status(1) == said
 
 
 def test_19_12_an_undeclared_key_is_refused_before_flower_sees_it(

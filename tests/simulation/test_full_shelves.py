@@ -7,9 +7,10 @@ for; the ledger bounds how often.
 
 import pytest
 
-from fedsecure.envelope import Kind, parse
 from fedsecure.errors import StorageError
-from tests.fakes.federation import MAX_BYTES, Federation, Site
+from fedsecure.flower.beginning import begin
+from fedsecure.flower.letters import Letters
+from tests.fakes.federation import Federation, Site
 from tests.fakes.forgery import code_of
 from tests.simulation.test_carried import Carried
 
@@ -63,23 +64,24 @@ def test_a_shelf_that_never_says_it_is_full_costs_its_rounds_and_two(
 def test_a_round_that_is_given_up_is_given_up_for_the_next_leader_too(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    federation = federation_of(rounds=1)
-    letters = list[bytes]()
-    full(federation.sites[ME], monkeypatch, range(1, 2))
-    deliver = federation.deliver
-
-    def kept(site: str, data: bytes) -> bytes | None:
-        if site == ME and parse(data, MAX_BYTES).kind == Kind.REQUEST:
-            letters.append(data)
-        return deliver(site, data)
-
-    federation.deliver = kept  # type: ignore[method-assign]
-    federation.lead()
+    federation = federation_of()
+    site = federation.sites[ME]
+    full(site, monkeypatch, range(1, 2))
+    letter = asked_by(federation, "agg-1")
+    answers = [federation.deliver(ME, letter) for _ in range(4)]
+    assert answers[:3] == [None] * 3
+    assert code_of(answers[3] or b"") == "attempts"
     monkeypatch.undo()
-    federation.sites[ME].die()
-    assert code_of(federation.sites[ME].answer(letters[0])) == "attempts"
-    assert paid(federation) == [3]
+    site.die()
+    assert code_of(site.answer(asked_by(federation, "agg-2"))) == "attempts"
+    assert paid(federation)[0] == 3
     assert "3 times in a row in this run, at most 3" in caplog.text
+
+
+def asked_by(federation: Federation, name: str) -> bytes:
+    """Return a new leader's letter of round 1."""
+    leader = federation.leader(name)
+    return Letters(leader, begin(leader, None)).request(ME, 1, train=True)()
 
 
 def test_a_site_takes_part_again_once_its_disk_was_mended(

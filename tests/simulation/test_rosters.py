@@ -152,3 +152,13 @@ def test_what_an_aggregator_released_before_it_was_revoked_can_be_gone_on_from()
     made.revoke("agg-1")
     made.vault("agg-2").require(heads(made)[-1], made.terms.plan_digest)
     assert manifests(made)[-1].writer == "agg-1"
+
+
+def test_an_aggregator_is_revoked_once_the_other_released_a_round() -> None:
+    made = federation()
+    release(made, "agg-1")
+    release(made, "agg-2")
+    made.revoke("agg-1")
+    made.lead("agg-2")
+    assert rosters(made) == [1, 1, 2]
+    assert len(set(made.models().values())) == 1

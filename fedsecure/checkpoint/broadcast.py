@@ -12,6 +12,7 @@ from fedsecure.checkpoint.call import Call, Moved
 from fedsecure.checkpoint.fanout import Fanout
 from fedsecure.checkpoint.patience import Patience
 from fedsecure.checkpoint.single import passing
+from fedsecure.errors import StorageError
 from fedsecure.outgoing import Bytes
 from fedsecure.stores import StreamingStore
 
@@ -47,7 +48,7 @@ class Broadcast:
         readers, bounds = len(stores) + joins, patience.bounds
         self._fan = Fanout(readers, depth, need + joins, bounds, self._give_up)
         self._calls: list[Call[None]] = []
-        self._whole = Call("", lambda _: _joined(self._fan.read(len(stores))))
+        self._whole: Call[bytes] | None = None
 
     def send(self, pieces: Iterable[Bytes], put: Put) -> None:
         """Hand all pieces to every store; return when they were handed over.
@@ -62,7 +63,7 @@ class Broadcast:
             if call.failed is not None:  # it may have been refused
                 self._fan.leave(place)
         if self._joins:
-            self._whole.start()
+            self._whole = Call("", self._joined).start()
         try:
             self._fan.feed(pieces)
         except BaseException:
@@ -76,6 +77,8 @@ class Broadcast:
 
     def whole(self) -> bytes:
         """Return the pieces joined, once all were sent."""
+        if self._whole is None:
+            raise StorageError("the whole of a stream was not asked for")
         self._whole.wait(self._patience.bounds.longest)
         return self._whole.result()
 
@@ -85,11 +88,10 @@ class Broadcast:
         finally:
             self._fan.leave(place)
 
+    def _joined(self, moved: Moved) -> bytes:
+        out = io.BytesIO()
+        out.writelines(passing(self._fan.read(len(self._stores)), moved))
+        return out.getvalue()
+
     def _give_up(self, place: int) -> None:
         self._calls[place].give_up()
-
-
-def _joined(pieces: Iterable[Bytes]) -> bytes:
-    out = io.BytesIO()
-    out.writelines(pieces)
-    return out.getvalue()

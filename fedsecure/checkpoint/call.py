@@ -7,7 +7,7 @@ daemon: it never holds up the end of its process.
 
 import threading
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar
+from typing import Generic, NoReturn, Self, TypeVar
 
 from fedsecure.clock import Clock, SystemClock
 from fedsecure.errors import StorageError
@@ -16,6 +16,10 @@ T = TypeVar("T")
 
 Moved = Callable[[], None]
 """Says that a call goes on: a few bytes were read or written."""
+
+
+def _asked(_: Moved) -> NoReturn:
+    raise StorageError("it was asked before")
 
 
 class Call(Generic[T]):
@@ -118,8 +122,9 @@ class Call(Generic[T]):
             self._moved_at = self._clock.now()
 
     def _run(self) -> None:
+        ask, self._ask = self._ask, _asked  # what it holds is not needed again
         try:
-            self._answer.append(self._ask(self._moved))
+            self._answer.append(ask(self._moved))
         except BaseException as failed:  # noqa: BLE001 - raised again by `result`
             self._failed = failed
         with self._turn:

@@ -138,4 +138,6 @@ class Fanout:
     def _through(self, place: int, count: int) -> None:
         with self._turn:
             self._done[place] = max(self._done[place], count)
+            if min(self._done) >= _GONE:
+                self._held.clear()
             self._turn.notify_all()

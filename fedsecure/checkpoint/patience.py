@@ -4,9 +4,10 @@ A disk that hangs, unlike one that fails, says nothing: a call into it does not 
 back, and its thread cannot be ended. So each call has a thread of its own (see `call`).
 One that stands still is waited for while it is needed, and no longer than `Bounds` say;
 then it is left behind, and its store is asked by nobody who can do without it until the
-call returns. At most `MOST` threads a store and process are left behind, however long
-the store hangs; the memory they hold (an object that is read, or the pieces of one that
-is written) is bounded by that. What the store missed meanwhile, the scrubber brings.
+call returns. However long it hangs, at most `MOST` threads are left behind in it by who
+asks one thing after the other (threads that ask at the same moment may each leave one),
+and the memory they hold is bounded by that: an object that is read, or the pieces of
+one that is written. What the store missed meanwhile, the scrubber brings.
 """
 
 import logging

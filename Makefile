@@ -10,17 +10,28 @@ INSTALLED := .venv/.installed
 SLOW := integration or chaos or fuzz or reproduction or gpu or ray
 FUZZ_SECONDS ?= 600
 export OMP_NUM_THREADS ?= 1
+unexport PYTHONDONTWRITEBYTECODE # hundreds of processes start here: each module is compiled once
 
 .PHONY: help install servers demo test check format contract simulation chaos ledger-chaos integration fuzz properties gpu bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
+# Federations wait more than they work: the others fill the gaps, and give way to them.
+PYTEST_REAL := $(BIN)/pytest -q -p no:randomly -m
+define REAL
+failed=0; $(PYTEST_REAL) 'integration and flower and not chaos' -p no:cacheprovider > .venv/flower.txt 2>&1 & flower=$$!; \
+nice -n 10 $(PYTEST_REAL) 'integration and not (chaos or alone or flower)' || failed=$$?; \
+wait $$flower || failed=$$?; cat .venv/flower.txt; \
+$(PYTEST_REAL) 'integration and alone and not chaos' || failed=$$?; exit $$failed
+endef
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 needed: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what constraints.txt pins into .venv (once; a few minutes)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site,data,postgresql,etcd,s3,hsm,dev,deploy]'
+	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.[site,data,postgresql,etcd,s3,hsm,dev,deploy]'
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true # on every core; some packages carry templates, which are no Python
 	@touch $@
 
 # The engines' own servers, for their tests: as root, where apt is; else the tests skip.
@@ -40,9 +51,9 @@ demo: $(INSTALLED) ## a federation of real processes that loses its leader and f
 test: $(INSTALLED) servers ## all checks, as CI runs them
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
-	@$(BIN)/lint-imports --no-cache > .venv/contracts.txt & contracts=$$!; $(BIN)/mypy --no-error-summary; wait $$contracts || { cat .venv/contracts.txt; exit 1; }
+	@{ $(BIN)/lint-imports --no-cache && $(BIN)/pytest -qq --collect-only; } > .venv/contracts.txt & contracts=$$!; $(BIN)/mypy --no-error-summary; wait $$contracts || { cat .venv/contracts.txt; exit 1; }
 	@$(BIN)/pytest -q -n 2 -m 'not ($(SLOW))'
-	@$(BIN)/pytest -q -p no:randomly -m 'integration and not chaos'
+	@$(REAL)
 
 check: $(INSTALLED) ## before a commit: linters, types, import contracts, unit tests
 	@$(BIN)/ruff check .
@@ -68,7 +79,7 @@ ledger-chaos: $(INSTALLED) ## 1,000 random kills of sites, leaders, custodians: 
 	@$(BIN)/pytest -q -p no:randomly -m chaos tests/simulation/test_ledger_chaos.py tests/integration/test_budget_kills.py
 
 integration: $(INSTALLED) servers ## real processes on loopback, SIGKILL and SIGSTOP
-	@$(BIN)/pytest -q -p no:randomly -m 'integration and not chaos'
+	@$(REAL)
 
 fuzz: $(INSTALLED) ## ten minutes of hostile bytes for every decoder and both halves of a round
 	@$(BIN)/python -m tests.fuzz.roam --seconds $(FUZZ_SECONDS)

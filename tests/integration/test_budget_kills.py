@@ -102,6 +102,7 @@ def _check_kills(folder: Path, kills: int, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.integration
+@pytest.mark.alone  # moments of death are on the clock
 def test_ten_kills_hide_no_release_and_overcharge_once_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

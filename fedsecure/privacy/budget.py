@@ -23,9 +23,9 @@ from fedsecure.privacy.account import INHERITS, Account, Reservation, State
 from fedsecure.privacy.plan import AccountantFactory, check_delta, event_document
 from fedsecure.update import JSON, RoundId
 
-ATTEMPTS = 3
+ATTEMPTS = 4
 """Charges in a row, of which nothing was kept, after which no round of a run is tried
-twice; docs/adr/0033 says why three."""
+twice; docs/adr/0033 says why four."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from fedsecure.disk import SystemDisk
+from fedsecure.privacy.budget import ATTEMPTS
 from fedsecure.stores.local import LocalStore
 from tests.fakes.federation import Federation
 from tests.fakes.smalldisk import SmallDisk, no_small_disk
@@ -58,7 +59,7 @@ def test_a_disk_that_is_full_costs_nothing_and_says_how_much_is_missing(
     assert "bytes are free on the disk of the shelf" in caplog.text
 
 
-def test_a_disk_that_fills_up_during_training_costs_the_rounds_and_two(
+def test_a_disk_that_fills_up_during_training_costs_the_rounds_and_three(
     small: SmallDisk,
 ) -> None:
     federation = OnDisk(small)
@@ -72,5 +73,5 @@ def test_a_disk_that_fills_up_during_training_costs_the_rounds_and_two(
 
     site.die = freed  # type: ignore[method-assign]
     federation.lead()
-    assert federation.paid() == [3, 1, 1]
+    assert federation.paid() == [ATTEMPTS, 1, 1]
     assert federation.rejected() == ["attempts"] * 3

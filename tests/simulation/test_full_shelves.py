@@ -10,6 +10,7 @@ import pytest
 from fedsecure.errors import StorageError
 from fedsecure.flower.beginning import begin
 from fedsecure.flower.letters import Letters
+from fedsecure.privacy.budget import ATTEMPTS
 from tests.fakes.federation import Federation, Site
 from tests.fakes.forgery import code_of
 from tests.simulation.test_carried import Carried
@@ -48,13 +49,13 @@ def rejected(federation: Federation) -> list[object]:
     return [f["code"] for e, f in notes if e == "rejected" and f["site"] == ME]
 
 
-def test_a_shelf_that_never_says_it_is_full_costs_its_rounds_and_two(
+def test_a_shelf_that_never_says_it_is_full_costs_its_rounds_and_three(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     federation = federation_of()
     full(federation.sites[ME], monkeypatch, range(1, ROUNDS + 1))
     federation.lead()
-    assert paid(federation) == [3, 1, 1, 1, 1]
+    assert paid(federation) == [ATTEMPTS, 1, 1, 1, 1]
     assert sum(paid(federation)) <= federation.sites[ME].deaths
     assert rejected(federation) == ["attempts"] * ROUNDS
     models = federation.models()
@@ -68,14 +69,14 @@ def test_a_round_that_is_given_up_is_given_up_for_the_next_leader_too(
     site = federation.sites[ME]
     full(site, monkeypatch, range(1, 2))
     letter = asked_by(federation, "agg-1")
-    answers = [federation.deliver(ME, letter) for _ in range(4)]
-    assert answers[:3] == [None] * 3
-    assert code_of(answers[3] or b"") == "attempts"
+    answers = [federation.deliver(ME, letter) for _ in range(ATTEMPTS + 1)]
+    assert answers[:-1] == [None] * ATTEMPTS
+    assert code_of(answers[-1] or b"") == "attempts"
     monkeypatch.undo()
     site.die()
     assert code_of(site.answer(asked_by(federation, "agg-2"))) == "attempts"
-    assert paid(federation)[0] == 3
-    assert "3 times in a row in this run, at most 3" in caplog.text
+    assert paid(federation)[0] == ATTEMPTS
+    assert "4 times in a row in this run, at most 4" in caplog.text
 
 
 def asked_by(federation: Federation, name: str) -> bytes:
@@ -90,27 +91,27 @@ def test_a_site_takes_part_again_once_its_disk_was_mended(
     federation = federation_of()
     full(federation.sites[ME], monkeypatch, range(1, 3))
     federation.lead()
-    assert paid(federation) == [3, 1, 1, 1, 1]
+    assert paid(federation) == [ATTEMPTS, 1, 1, 1, 1]
     assert rejected(federation) == ["attempts"] * 2
 
 
-def test_after_an_answer_was_kept_two_deaths_in_a_round_are_survived_again(
+def test_after_an_answer_was_kept_three_deaths_in_a_round_are_survived_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     federation = federation_of()
-    site, left = federation.sites[ME], [2]
+    site, left = federation.sites[ME], [3]
     full(site, monkeypatch, range(1, 2))
     put = site.store.put
 
-    def twice(key: str, value: bytes) -> None:
+    def thrice(key: str, value: bytes) -> None:
         if key.endswith("/body/3/0") and left[0]:
             left[0] -= 1
             raise StorageError("could not write: Input/output error")
         put(key, value)
 
-    monkeypatch.setattr(site.store, "put", twice)
+    monkeypatch.setattr(site.store, "put", thrice)
     federation.lead()
-    assert paid(federation) == [3, 1, 3, 1, 1]
+    assert paid(federation) == [ATTEMPTS, 1, ATTEMPTS, 1, 1]
     assert rejected(federation) == ["attempts"]
 
 

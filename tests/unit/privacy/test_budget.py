@@ -564,18 +564,18 @@ def _lose(budget: Budget, number: int, run: str = "run") -> None:
     budget.void(budget.reserve(RoundId(run, number), PLAN, EVENT), "it died")
 
 
-def _lost_three(paper: Paper) -> Budget:
+def _lost_all(paper: Paper) -> Budget:
     budget = _open(paper)
     for _ in range(ATTEMPTS):
         _lose(budget, 1)
     return budget
 
 
-def test_a_round_is_not_tried_after_three_charges_that_came_to_nothing() -> None:
+def test_a_round_is_not_tried_after_so_many_charges_that_came_to_nothing() -> None:
     paper = Paper()
-    budget = _lost_three(paper)
+    budget = _lost_all(paper)
     lines = len(paper.lines)
-    with pytest.raises(AttemptsSpent, match="3 times in a row in this run, at most 3"):
+    with pytest.raises(AttemptsSpent, match="4 times in a row in this run, at most 4"):
         budget.reserve(RoundId("run", 1), PLAN, EVENT)
     assert len(paper.lines) == lines
 
@@ -589,8 +589,8 @@ def test_attempts_are_counted_in_the_ledger_and_not_in_the_process() -> None:
         _open(paper).reserve(RoundId("run", 1), PLAN, EVENT)
 
 
-def test_after_three_losses_each_further_round_is_tried_once() -> None:
-    budget = _lost_three(Paper())
+def test_after_so_many_losses_each_further_round_is_tried_once() -> None:
+    budget = _lost_all(Paper())
     for number in (2, 3):
         _lose(budget, number)
         with pytest.raises(AttemptsSpent):
@@ -598,7 +598,7 @@ def test_after_three_losses_each_further_round_is_tried_once() -> None:
 
 
 def test_an_answer_kept_begins_the_count_anew() -> None:
-    budget = _lost_three(Paper())
+    budget = _lost_all(Paper())
     _answer(budget, 2)
     for _ in range(ATTEMPTS):
         _lose(budget, 3)
@@ -607,20 +607,20 @@ def test_an_answer_kept_begins_the_count_anew() -> None:
 
 
 def test_attempts_of_one_run_are_not_those_of_another() -> None:
-    budget = _lost_three(Paper())
+    budget = _lost_all(Paper())
     _lose(budget, 1, "other")
     assert budget.reserve(RoundId("other", 1), PLAN, EVENT).round.run == "other"
 
 
 def test_counts_and_training_are_counted_apart() -> None:
-    budget = _lost_three(Paper())
+    budget = _lost_all(Paper())
     counts = PrivacyEvent(COUNTS, 8.0, 1.0, 1)
     budget.void(budget.reserve(RoundId("run", 1), PLAN, counts), "it died")
     assert budget.reserve(RoundId("run", 1), PLAN, counts).event.kind == COUNTS
 
 
 @given(outcomes=st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=40))
-def test_a_run_never_costs_more_than_its_rounds_and_two_between_two_answers(
+def test_a_run_never_costs_more_than_its_rounds_and_a_few_between_two_answers(
     outcomes: list[tuple[int, bool]],
 ) -> None:
     paper = Paper()

@@ -1,7 +1,8 @@
 """Which stores must prove themselves at a start: all that can be reached.
 
 A bucket whose host is lost takes no connection. It must not keep the aggregator that is
-left from starting while W others are fit; one that answers, and wrongly, is refused.
+left from starting while W others are fit; one that answers, and wrongly, is refused. A
+mount that hangs is such a host: see `Replicas.probe`.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """W of N: an object counts once W stores hold it; any one of them gives it back."""
 
 import logging
+import uuid
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from typing import TypeVar
@@ -81,7 +82,9 @@ class Replicas:
 
         def one(store: Store, moved: Moved) -> None:
             asked = MovingStore(store, moved)
-            asked.keys("probe/")  # one that hangs holds this thread, and no racers
+            first = f"probe/{uuid.uuid4().hex}"
+            asked.put(first, b"1")  # one that hangs holds this thread, and no racers
+            asked.delete(first)
             try_out(asked)
             if federation is not None:
                 claim(asked, federation)

@@ -175,3 +175,13 @@ def test_an_app_that_tells_no_counts_lets_noise_alone_leave(
     )
     assert set(door.told(door.letter()) or {}) == COUNTS
     assert "no row is counted, only noise leaves" in caplog.text
+
+
+def test_counts_that_would_find_no_room_are_not_paid_for(door: Door) -> None:
+    letter = door.letter()
+    door.site.answer(door.letter(9))  # joined, and evaluates nothing yet
+    door.site.store.left = 1
+    assert code_of(door.site.answer(letter)) == "no_room"
+    assert charges(door.site, LAST) == []
+    door.site.store.left = 1 << 30
+    assert set(door.told(letter) or {}) == COUNTS

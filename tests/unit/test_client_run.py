@@ -182,7 +182,7 @@ def test_key_survives_a_restart(federation: Federation) -> None:
     made = letters(federation)
     site.answer(made.request(ME, 1, train=True)())
     site.die()
-    made.has(ME, 0, 1)
+    made.holdings.has(ME, 0, 1)
     assert code_of(site.answer(made.request(ME, 9, train=False)())) == ""
 
 

@@ -86,3 +86,78 @@ def test_a_source_that_fails_fails_every_reader() -> None:
         with pytest.raises(ValueError, match="no more"):
             fan.feed(source())
     assert ended.is_set()
+
+
+def _all(fan: Fanout, place: int) -> bytes:
+    return b"".join(fan.read(place))
+
+
+class Stuck:
+    """A reader that takes one piece and stands still until it is let go."""
+
+    def __init__(self, fan: Fanout, place: int) -> None:
+        self._fan, self._place = fan, place
+        self.go, self.read = threading.Event(), list[bytes]()
+
+    def __call__(self) -> bytes:
+        for piece in self._fan.read(self._place):
+            self.read.append(bytes(piece))
+            self.go.wait(30.0)
+        return b"".join(self.read)
+
+
+def test_a_reader_that_stands_still_is_dropped_where_the_others_suffice() -> None:
+    told: list[int] = []
+    fan = Fanout(3, 4, 2, Bounds(0.1, 30.0), told.append)
+    stuck = Stuck(fan, 0)
+    with ThreadPoolExecutor(3) as pool:
+        hung = pool.submit(stuck)
+        well = [pool.submit(_all, fan, place) for place in (1, 2)]
+        fan.feed(PIECES)
+        assert told == [0]
+        stuck.go.set()
+    assert [future.result() for future in well] == [b"".join(PIECES)] * 2
+    with pytest.raises(StorageError, match="left behind"):
+        hung.result()
+
+
+def test_what_a_dropped_reader_took_is_never_all() -> None:
+    fan = Fanout(2, 4, 1, Bounds(0.1, 30.0))
+    stuck = Stuck(fan, 0)
+    with ThreadPoolExecutor(2) as pool:
+        hung = pool.submit(stuck)
+        pool.submit(lambda: list(fan.read(1)))
+        fan.feed(PIECES)
+        stuck.go.set()
+    assert hung.exception() is not None
+    assert stuck.read == PIECES[:1]
+
+
+def test_a_reader_that_is_needed_is_waited_for_longer() -> None:
+    told: list[int] = []
+    fan = Fanout(2, 4, 2, Bounds(0.05, 30.0), told.append)
+    stuck = Stuck(fan, 0)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(stuck)
+        well = pool.submit(_all, fan, 1)
+        threading.Timer(0.3, stuck.go.set).start()
+        fan.feed(PIECES)
+    assert told == []
+    assert slow.result() == well.result() == b"".join(PIECES)
+
+
+def test_a_reader_that_is_needed_is_dropped_in_the_end() -> None:
+    told: list[int] = []
+    fan = Fanout(1, 4, 1, Bounds(0.05, 0.1), told.append)
+    stuck = Stuck(fan, 0)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stuck)
+        fan.feed(PIECES)
+        stuck.go.set()
+    assert told == [0]
+
+
+def test_once_all_have_left_no_piece_is_held() -> None:
+    fan = Fanout(2, 4, 1, Bounds())
+    _run(fan, *(lambda p=p: b"".join(fan.read(p)) for p in range(2)))
+    assert fan._held == {}

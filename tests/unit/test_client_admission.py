@@ -115,7 +115,7 @@ def test_what_a_dead_attempt_left_is_room_for_the_next() -> None:
     federation = Federation()
     site, letter = federation.sites[ME], first_letter(federation)
     site.store.put(f"{RUN}/body/1/0", bytes(1 << 20))
-    site.store.left = 2 * _SPARE - (1 << 20)
+    site.store.left = _SPARE
     assert parse(site.answer(letter), MAX_BYTES).kind == Kind.UPDATE
     assert len(site.store.objects[f"{RUN}/body/1/0"]) < 1 << 20
 

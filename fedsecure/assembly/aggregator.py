@@ -17,7 +17,9 @@ from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import Scrubber, make_judge
 from fedsecure.assembly.section import read_section
 from fedsecure.assembly.wish import HANDOVER, PAUSED, WishFile
+from fedsecure.checkpoint.bounded import bounded
 from fedsecure.checkpoint.inventory import take
+from fedsecure.checkpoint.patience import Bounds, Patience
 from fedsecure.checkpoint.rack import Rack
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.rosters import Rosters
@@ -100,8 +102,9 @@ def build_strategy(
     tools = _tools(kit, terms, around.engine, vault, ledger, observer)
     if around.scrubbed:
         judge, heads = make_judge(kit, rack), around.engine.journal.head
+        copies = bounded(around.stores, Patience(clock, Bounds()))
         Scrubber(
-            lambda: take(around.stores, judge, heads),
+            lambda: take(copies, judge, heads),
             config.scrub_mb_per_s,
             clock,
             observer,

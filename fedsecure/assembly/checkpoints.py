@@ -15,10 +15,12 @@ from fedsecure.assembly.code import own_digest
 from fedsecure.assembly.diary import kept
 from fedsecure.assembly.places import open_engine, open_rack, open_stores
 from fedsecure.assembly.scrubber import make_judge
+from fedsecure.checkpoint.bounded import bounded
 from fedsecure.checkpoint.copies import BAD, Looked, State, mend, plan
 from fedsecure.checkpoint.enrolment import doubts, require_newest
 from fedsecure.checkpoint.inventory import Inventory, examiner, take
 from fedsecure.checkpoint.judge import Family, family
+from fedsecure.checkpoint.patience import Bounds, Patience
 from fedsecure.checkpoint.rebuild import Rebuilt, rebuilt, write
 from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.clock import SystemClock
@@ -109,7 +111,8 @@ def open_desk(path: Path) -> Desk:
     config = read_config(kit.require(Role.AGGREGATOR))
     engine = open_engine(config, look=True)
     judge = make_judge(kit, open_rack(kit, config))
-    found = take(open_stores(config), judge, engine.journal.head)
+    stores = bounded(open_stores(config), Patience(SystemClock(), Bounds()))
+    found = take(stores, judge, engine.journal.head)
     require_newest(Rosters.of(kit), found)
     return Desk(kit, config, engine, found)
 

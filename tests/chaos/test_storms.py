@@ -27,6 +27,7 @@ KINDS = {
     "leader paused",
     "letters reordered",
     "old answer again",
+    "release brought",
     "site dies",
     "store down or back",
 }

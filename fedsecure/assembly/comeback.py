@@ -13,10 +13,13 @@ from pathlib import Path
 from fedsecure.access.roster import Role, Roster, newest, read_roster
 from fedsecure.assembly.backupfile import is_roster
 from fedsecure.assembly.places import open_stores
+from fedsecure.checkpoint.bounded import bounded
 from fedsecure.checkpoint.enrolment import require_newest
 from fedsecure.checkpoint.inventory import take
 from fedsecure.checkpoint.judge import Judge
+from fedsecure.checkpoint.patience import Bounds, Patience
 from fedsecure.checkpoint.rosters import Rosters
+from fedsecure.clock import SystemClock
 from fedsecure.config import AggregatorConfig, parse_section
 from fedsecure.errors import ConfigurationError, KitError, VerificationError
 from fedsecure.keys import BoxKey
@@ -25,6 +28,8 @@ from fedsecure.stores import Store
 log = logging.getLogger(__name__)
 
 CONFIG = "aggregator.json"
+_BOUNDS = Bounds(linger=4.0, longest=16.0)
+"""An operator waits: a folder on a mount that is gone counts as one that is silent."""
 
 
 def require_roster(
@@ -50,7 +55,8 @@ def require_roster(
         return
     rosters = _rosters(where, federation, {**there, **backup})
     judge = _judge(rosters.current)
-    found = take(stores, judge, None)
+    patience = Patience(SystemClock(), _BOUNDS)
+    found = take(bounded(stores, patience), judge, None)
     for place, why in found.silent.items():
         log.warning(
             "%s: store %s could not be asked for a newer roster than %d (%s): the "

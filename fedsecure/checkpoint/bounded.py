@@ -10,7 +10,7 @@ from typing import TypeVar
 from fedsecure.checkpoint.call import Moved
 from fedsecure.checkpoint.patience import Patience
 from fedsecure.errors import StorageError
-from fedsecure.stores import Store
+from fedsecure.stores import Store, TimedStore
 
 T = TypeVar("T")
 
@@ -59,5 +59,8 @@ class BoundedStore:
 def bounded(
     stores: Sequence[tuple[str, Store]], patience: Patience
 ) -> tuple[tuple[str, Store], ...]:
-    """Return the same stores, each bounded."""
-    return tuple((name, BoundedStore(name, s, patience)) for name, s in stores)
+    """Return the same stores, each bounded, by itself or here."""
+    return tuple(
+        (name, s if isinstance(s, TimedStore) else BoundedStore(name, s, patience))
+        for name, s in stores
+    )

@@ -16,6 +16,9 @@ from fedsecure.errors import StorageError
 from fedsecure.outgoing import Bytes
 from fedsecure.stores import StreamingStore
 
+_SLOWEST = 10e6
+"""Bytes a second of a store that is not given up while it makes them durable."""
+
 Put = Callable[[StreamingStore, Iterable[Bytes]], None]
 """What is done in each store's own thread."""
 
@@ -71,9 +74,16 @@ class Broadcast:
                 continue
             raise
 
-    def answers(self, enough: Callable[[], bool]) -> Iterator[Call[None]]:
-        """Yield each store's call when it is over or left; see `Patience.gather`."""
-        return self._patience.gather(self._calls, enough)
+    def answers(
+        self, enough: Callable[[], bool], size: int = 0
+    ) -> Iterator[Call[None]]:
+        """Yield each store's call when it is over or left; see `Patience.gather`.
+
+        Its last step, making `size` bytes durable, shows no sign of life: a slow disk
+        may take its time for it.
+        """
+        linger = max(self._patience.bounds.linger, size / _SLOWEST)
+        return self._patience.gather(self._calls, enough, linger)
 
     def whole(self) -> bytes:
         """Return the pieces joined, once all were sent."""
@@ -94,4 +104,5 @@ class Broadcast:
         return out.getvalue()
 
     def _give_up(self, place: int) -> None:
-        self._calls[place].give_up()
+        if place < len(self._calls):  # who joins them is no store
+            self._calls[place].give_up()

@@ -25,7 +25,7 @@ class Fanout:
         A piece is given up by its source once `depth` - 1 more were taken from it.
     need : int
         So many readers suffice: while as many go on, one that stands still is dropped
-        after `Bounds.linger` seconds, else after `Bounds.longest`.
+        after twice `Bounds.linger` seconds, else after `Bounds.longest`.
     bounds : Bounds
     dropped : callable
         Told the place of each reader that is dropped.
@@ -89,13 +89,16 @@ class Fanout:
 
     def _wait_for_room(self) -> None:
         """Return once the next piece may take the place of the one `depth` before."""
-        waited, linger = 0.0, self._bounds.linger
+        waited, linger, before = 0.0, self._bounds.linger, set[int]()
         while slow := self._wait(linger):
             waited += linger
             going = sum(done < _GONE for done in self._done) - len(slow)
+            # The first wait may have passed while this process was stopped: what nobody
+            # saw is held against nobody, so it takes two.
             if going >= self._need or waited >= self._bounds.longest:
-                for place in slow:
+                for place in before & set(slow):
                     self._drop(place)
+            before = set(slow)
 
     def _wait(self, linger: float) -> list[int]:
         """Return who holds the next piece up, after `linger` seconds; [] at once."""

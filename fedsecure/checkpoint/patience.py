@@ -4,10 +4,13 @@ A disk that hangs, unlike one that fails, says nothing: a call into it does not 
 back, and its thread cannot be ended. So each call has a thread of its own (see `call`).
 One that stands still is waited for while it is needed, and no longer than `Bounds` say;
 then it is left behind, and its store is asked by nobody who can do without it until the
-call returns. However long it hangs, at most `MOST` threads are left behind in it by who
-asks one thing after the other (threads that ask at the same moment may each leave one),
-and the memory they hold is bounded by that: an object that is read, or the pieces of
-one that is written. What the store missed meanwhile, the scrubber brings.
+call returns. A store that ends its calls by itself (`TimedStore`) is waited for until
+it does: its limits are the operator's, and several that are slow because they share a
+link get slower side by side. However long one hangs, at most `MOST` threads are left
+behind in it by who asks one thing after the other (threads that ask at the same moment
+may each leave one), and the memory they hold is bounded by that: an object that is
+read, or the pieces of one that is written. What the store missed meanwhile, the
+scrubber brings (docs/adr/0034).
 """
 
 import logging
@@ -21,7 +24,7 @@ from fedsecure.checkpoint.call import Call, Moved
 from fedsecure.checkpoint.silence import Silence
 from fedsecure.clock import Clock, SystemClock
 from fedsecure.errors import NotFound, StorageError
-from fedsecure.stores import Store
+from fedsecure.stores import Store, TimedStore
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +115,8 @@ class Patience:
                     continue
                 begun = self._silence.now()
                 call = self.begin(name, partial(ask, store))
+                if isinstance(store, TimedStore):
+                    call.wait(threading.TIMEOUT_MAX / 2)
                 yield call
                 if call.wait(0.0):
                     self._learn(call, begun)
@@ -119,17 +124,26 @@ class Patience:
         yield from self.gather(calls(), enough)
 
     def gather(
-        self, calls: Iterable[Call[T]], enough: Callable[[], bool]
+        self,
+        calls: Iterable[Call[T]],
+        enough: Callable[[], bool],
+        linger: float | None = None,
     ) -> Generator[Call[T], None, None]:
         """Wait for calls; yield each when it is over, or was left behind.
 
         Those that stand still are waited for once more at the end, while it is not
         enough. Whoever stops early leaves the others.
+
+        Parameters
+        ----------
+        linger : float, optional
+            In place of `Bounds.linger`.
         """
+        linger = self.bounds.linger if linger is None else linger
         late: list[Call[T]] = []
         try:
             for call in calls:
-                if call.wait(self.bounds.linger):
+                if call.wait(linger):
                     yield call
                 else:
                     late.append(call)

@@ -170,7 +170,7 @@ class Replicas:
             pieces,
             lambda store, taken: stream_or_same(store, taken, key, max_bytes, same),
         )
-        _tally(sent.answers(lambda: answers.count("") >= need), answers)
+        _tally(sent.answers(lambda: answers.count("") >= need, max_bytes), answers)
         if others:
             value = sent.whole()
 
@@ -253,8 +253,11 @@ class Replicas:
     def _asked(
         self, ask: Callable[[Store, Moved], T], enough: Callable[[], bool]
     ) -> Generator[Call[T], None, None]:
-        """Ask all stores but those that are stuck; see `Patience.in_turn`."""
-        return self._patience.in_turn(self._stores, ask, enough, self._patience.stuck)
+        """Ask all stores, those that rest last and only if they are needed.
+
+        One that was slow once may have the only copy; see `Patience.in_turn`.
+        """
+        return self._patience.in_turn(self._stores, ask, enough, lambda _: enough())
 
     def get(self, key: str, max_bytes: int, read: Callable[[bytes], T]) -> T:
         """Return what `read` makes of the first copy it accepts; see `open`.

@@ -116,6 +116,7 @@ class NodeDaemon:
         try:
             self._keep_supernodes(socket_path, stop)
         finally:
+            stop.set()  # also where no process could be started: no disk has failed
             server.close()
             self._end_pass()
             half.close()

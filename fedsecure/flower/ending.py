@@ -4,16 +4,13 @@ import logging
 
 from fedsecure.envelope import Kind
 from fedsecure.errors import (
+    AttemptsSpent,
+    BudgetExhausted,
     FedsecureError,
-    InputConflict,
-    KeyEnded,
-    KeyMissing,
+    NoRoom,
     QuorumNotMet,
-    ReleaseMissing,
-    SecondAggregate,
     StaleTerm,
-    TooFewContributors,
-    VerificationError,
+    TrainingFailed,
 )
 from fedsecure.flower.leader import Leader
 from fedsecure.flower.letters import Letters
@@ -26,20 +23,11 @@ log = logging.getLogger(__name__)
 
 _ASKS_ALLOWED = 5
 _PULSE = 0.25
-_NOT_OPENED = frozenset(
-    no.code
-    for no in (
-        InputConflict,
-        KeyEnded,
-        KeyMissing,
-        ReleaseMissing,
-        SecondAggregate,
-        TooFewContributors,
-        VerificationError,
-    )
+_OPENED = frozenset(
+    no.code for no in (AttemptsSpent, BudgetExhausted, NoRoom, TrainingFailed)
 )
-"""What a site answers that has not opened the last release. Any other refusal is of the
-report: the model is there, its metrics are not."""
+"""What only a site answers that has opened the last release: its model is there, its
+metrics are not. Any other refusal may have come before."""
 
 
 class Ending:
@@ -73,7 +61,7 @@ class Ending:
             self._await_reports(exchange, reports)
         self._letters.heads.keep()
         codes = {self._refused.get(site, "") for site in leader.terms.asked}
-        if codes <= _NOT_OPENED:
+        if codes.isdisjoint(_OPENED | {""}):
             raise QuorumNotMet(
                 f"the last release of run {leader.terms.run} was refused by all "
                 f"{len(reports)} sites ({', '.join(sorted(codes))}): no site has its "

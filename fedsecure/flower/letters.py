@@ -119,8 +119,9 @@ class Letters:
         room -= sum(len(data) for _, data in pieces)
         for place, head in enumerate(heads):
             room -= vault.manifest(head).size
-            if place and room < 0:  # the site says what it lacks, and is sent the rest
-                self.holdings.sent_part(site, heads[place - 1].round, number)
+            if room < 0 and pieces:  # the site says what it lacks, and is sent the rest
+                last = heads[place - 1].round if place else self.holdings.opened(site)
+                self.holdings.sent_part(site, last, number)
                 break
             pieces.append(("release", vault.read_release(head)))
         return pieces

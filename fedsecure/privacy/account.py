@@ -72,7 +72,8 @@ class Account:
         self._states: dict[int, State] = {}
         self._latest: dict[tuple[RoundId, bool], int] = {}
         self._commits: dict[int, int] = {}
-        self._lost = Counter[tuple[str, bool]]()
+        self._voids: dict[tuple[str, bool], list[int]] = {}
+        self._kept = Counter[tuple[str, bool]]()
 
     def replay(self, record: Record) -> None:
         """Take one ledger line into account; the only place where state changes.
@@ -113,7 +114,8 @@ class Account:
 
         Of those for what `event` is for; over all rounds, in the ledger's order.
         """
-        return self._lost[run, event.kind == COUNTS]
+        kind = (run, event.kind == COUNTS)
+        return sum(seq > self._kept[kind] for seq in self._voids.get(kind, ()))
 
     def unsettled(self) -> list[Reservation]:
         """Return the reservations that are neither committed nor void."""
@@ -164,7 +166,11 @@ class Account:
         self._states[seq] = state
         made = self._reservations[seq]
         kind = (made.round.run, made.event.kind == COUNTS)
-        self._lost[kind] = self._lost[kind] + 1 if state is State.VOID else 0
+        # By when they were made: a restart voids old ones late, and all at once.
+        if state is State.VOID:
+            self._voids.setdefault(kind, []).append(seq)
+        else:
+            self._kept[kind] = max(self._kept[kind], seq)
         return seq
 
     def _receipt(self, commit: int) -> None:

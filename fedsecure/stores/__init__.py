@@ -92,6 +92,13 @@ class RoomyStore(Protocol):
         ...
 
 
+@runtime_checkable
+class TimedStore(Protocol):
+    """A store whose every call ends by itself, however its server stands still."""
+
+    ends_by_itself: bool
+
+
 def check_key(key: str) -> str:
     """Return `key` if every part of it is a plain name.
 

@@ -59,6 +59,9 @@ class S3Store:
         Waits between the attempts of a put.
     """
 
+    ends_by_itself = True
+    """Each attempt has its timeout, and there are so many: see `TimedStore`."""
+
     def __init__(self, place: Place, credentials: Credentials, clock: Clock) -> None:
         self._place = place
         self._clock = clock

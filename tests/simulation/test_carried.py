@@ -242,3 +242,25 @@ def test_site_far_behind_is_sent_its_releases_in_letters_that_fit() -> None:
     assert federation.models()["site-2"] == federation.models()["site-1"]
     by_round = [e for e in federation.journal() if e.step == Step.UPDATE]
     assert {e.round for e in by_round if e.site == "site-2"} == {11, 12}
+
+
+def test_site_that_missed_everything_is_sent_key_and_first_model_alone_first() -> None:
+    federation = Federation(rounds=4, min_contributors=2, private=False)
+    full, away = federation.terms, federation.sites["site-2"]
+    away.gate.refuses = "away"
+    federation.terms = replace(full, rounds=2)
+    federation.lead("agg-1")
+    away.gate.refuses = ""
+    most = (1 << 20) + 60_000  # one release, and none beside key and first model
+    federation.terms = replace(full, max_bytes=most)
+    sizes, deliver = list[int](), federation.deliver
+
+    def seen(site: str, data: bytes) -> bytes | None:
+        sizes.append(len(data))
+        return deliver(site, data)
+
+    federation.deliver = seen  # type: ignore[method-assign]
+    federation.lead("agg-2")
+    assert max(sizes) <= most
+    rows = [e for e in federation.journal() if e.step == Step.UPDATE]
+    assert {e.round for e in rows if e.site == "site-2"} == {3, 4}

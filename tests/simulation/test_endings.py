@@ -1,10 +1,12 @@
 """The end of a run: what sites refuse then, and what that says of their models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from fedsecure.errors import TrainingFailed
+import pytest
+
+from fedsecure.errors import QuorumNotMet, TrainingFailed
 from fedsecure.metadata import Step
-from fedsecure.trainer import TrainingResult, TrainingTask
+from fedsecure.trainer import JSON, TrainingResult, TrainingTask
 from tests.fakes.federation import Federation
 
 
@@ -32,3 +34,21 @@ def test_a_run_whose_last_metrics_nobody_can_tell_is_complete() -> None:
     assert all(federation.models().values())
     (finished,) = [f for e, f in federation.notes.events if e == "finished"]
     assert finished["metrics"] == dict.fromkeys(federation.sites)
+
+
+def test_a_run_whose_last_release_nobody_was_let_open_is_not_complete() -> None:
+    """A policy that ends between the last round and the last letter, say."""
+    federation = Federation(private=False)
+
+    def closes(event: str, fields: Mapping[str, JSON]) -> None:
+        note(event, fields)
+        if event == "released" and fields["round"] == 2:
+            for site in federation.sites.values():
+                site.gate.refuses = "its validity has ended"
+
+    note = federation.notes.note
+    federation.notes.note = closes  # type: ignore[method-assign]
+    with pytest.raises(QuorumNotMet, match=r"3 sites \(policy\): no site has"):
+        federation.lead()
+    assert published(federation) == [1]
+    assert not any(federation.models().values())

@@ -9,16 +9,21 @@ import pytest
 
 from fedsecure import registry
 from fedsecure.access.roster import federation_id
+from fedsecure.assembly import comeback
 from fedsecure.assembly.comeback import require_roster
 from fedsecure.checkpoint.book import Book
 from fedsecure.checkpoint.manifest import Manifest
+from fedsecure.checkpoint.patience import Bounds
 from fedsecure.checkpoint.replicate import Replicas
 from fedsecure.checkpoint.rosters import Rosters
 from fedsecure.clock import SystemClock
 from fedsecure.config import AggregatorConfig
+from fedsecure.disk import SystemDisk
 from fedsecure.errors import KitError
 from fedsecure.keys import SigningKey
+from fedsecure.stores.local import LocalStore
 from tests.fakes.federation import Federation
+from tests.fakes.hung import HungStore
 
 ROOT = SigningKey.from_bytes(b"r" * 32)
 OURS = federation_id(ROOT.public)
@@ -152,3 +157,18 @@ def test_a_store_that_does_not_answer_is_said_and_no_condition(
     assert "copies/ could not be asked for a newer roster than 2" in caplog.text
     with pytest.raises(KitError, match="under roster 2, this kit has roster 1"):
         office.ask(1, office.config(stores=[bucket, office.paths[0]], quorum=1))
+
+
+def test_a_store_on_a_mount_that_is_gone_is_said_and_no_condition(
+    office: Office,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hung = HungStore(LocalStore(tmp_path / "nfs", SystemDisk()))
+    monkeypatch.setattr(comeback, "open_stores", lambda _: (("nfs", hung),))
+    monkeypatch.setattr(comeback, "_BOUNDS", Bounds(0.1, 0.2))
+    with caplog.at_level(logging.WARNING):
+        office.ask(1, office.config())
+    hung.come_back()
+    assert "store nfs could not be asked for a newer roster than 1" in caplog.text

@@ -1,6 +1,7 @@
 """A stream reaches each store, and the whole is joined where it is wanted."""
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,27 @@ def test_a_store_that_is_not_asked_holds_nobody_up(tmp_path: Path) -> None:
     failed = {c.name: c.failed for c in sent.answers(lambda: True)}
     assert isinstance(failed["store-1"], StorageError)
     assert failed["store-2"] is None
+
+
+class Slow(LocalStore):
+    """A store whose last step, making all durable, waits until it is told to end."""
+
+    def put_stream(self, pieces: Iterable[Bytes], key: Callable[[], str]) -> None:
+        super().put_stream(pieces, key)
+        threading.Event().wait(0.4)
+
+
+def test_a_slow_disk_is_waited_for_as_long_as_its_object_is_large(
+    tmp_path: Path,
+) -> None:
+    slow = Slow(tmp_path / "1", SystemDisk())
+    sent, patience = _made(slow, _local(tmp_path / "2"))
+    sent.send(PIECES, _put)
+    assert all(call.over for call in sent.answers(lambda: True, 40_000_000))
+    assert not patience.stuck("store-1")
+
+
+def test_a_reader_that_joins_and_stands_still_is_no_store(tmp_path: Path) -> None:
+    sent, _ = _made(_local(tmp_path / "1"))
+    sent._calls = []
+    sent._give_up(1)

@@ -157,6 +157,26 @@ def test_a_reader_that_is_needed_is_dropped_in_the_end() -> None:
     assert told == [0]
 
 
+def test_a_wait_that_nobody_saw_is_held_against_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """This process was stopped: its first look after it finds all who were reading."""
+    told: list[int] = []
+    fan, look = Fanout(2, 4, 1, Bounds(30.0, 60.0), told.append), Fanout._wait
+    looks: list[int] = []
+
+    def stopped_once(self: Fanout, linger: float) -> list[int]:
+        looks.append(1)
+        return [0] if len(looks) == 5 else look(self, linger)
+
+    monkeypatch.setattr(Fanout, "_wait", stopped_once)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(_all, fan, place) for place in (0, 1)]
+        fan.feed(PIECES)
+    assert told == []
+    assert [future.result() for future in both] == [b"".join(PIECES)] * 2
+
+
 def test_once_all_have_left_no_piece_is_held() -> None:
     fan = Fanout(2, 4, 1, Bounds())
     _run(fan, *(lambda p=p: b"".join(fan.read(p)) for p in range(2)))

@@ -95,3 +95,24 @@ def test_a_store_that_hangs_comes_last(hung: HungStore) -> None:
     _asked(patience, hung, healthy)
     pairs: list[tuple[str, Store]] = [("store-1", hung), ("store-2", healthy)]
     assert [name for name, _ in patience.order(pairs)] == ["store-2", "store-1"]
+
+
+class Timed(FlakyStore):
+    """A store slower than anybody lingers, whose calls end by themselves."""
+
+    ends_by_itself = True
+
+    def keys(self, prefix: str) -> tuple[str, ...]:
+        threading.Event().wait(0.5)
+        return super().keys(prefix)
+
+
+def test_stores_that_end_by_themselves_are_asked_one_after_the_other() -> None:
+    """Several that share a link would get slower side by side, and none would do it."""
+    patience, running = Patience(FakeClock(), SOON), threading.active_count()
+    pairs = [(f"store-{n}", Timed()) for n in (1, 2)]
+    calls = patience.in_turn(pairs, _list, lambda: False, lambda _: False)
+    for call in calls:
+        assert call.over
+        assert threading.active_count() <= running + 1
+        assert call.result() == ()

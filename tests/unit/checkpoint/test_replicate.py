@@ -648,3 +648,18 @@ def test_a_store_that_came_back_is_written_again(mount: Mount) -> None:
         thread.join(30.0)
     mount.stream("b")
     assert mount.hung.get("b", 100) == WHOLE
+
+
+def test_the_only_copy_is_asked_for_though_its_store_was_slow_once(
+    tmp_path: Path,
+) -> None:
+    slow, others = HungStore(_local(tmp_path)), [FlakyStore(), FlakyStore()]
+    pairs: list[tuple[str, Store]] = [("slow", slow)]
+    pairs += [(f"store-{n}", store) for n, store in enumerate(others)]
+    replicas = Replicas(pairs, W, bounds=Bounds(0.1, 5.0))
+    replicas.keys("x/")  # two suffice, and the slow one is left behind
+    slow.come_back()
+    slow.put("manifest/1", b"m")
+    for store in others:
+        store.down = True
+    assert replicas.get("manifest/1", 100, _is(b"m")) == b"m"

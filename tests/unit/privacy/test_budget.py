@@ -606,6 +606,18 @@ def test_an_answer_kept_begins_the_count_anew() -> None:
         budget.reserve(RoundId("run", 3), PLAN, EVENT)
 
 
+def test_losses_that_a_restart_finds_late_are_not_in_a_row() -> None:
+    """A pass that failed is voided by the next start, after rounds that were kept."""
+    paper = Paper()
+    budget = _open(paper)
+    for number in range(1, ATTEMPTS):
+        budget.reserve(RoundId("run", number), PLAN, EVENT)
+    _answer(budget, ATTEMPTS)
+    budget.reserve(RoundId("run", ATTEMPTS + 1), PLAN, EVENT)
+    _open(paper).recover(lambda _: None)
+    assert _open(paper).reserve(RoundId("run", ATTEMPTS + 1), PLAN, EVENT)
+
+
 def test_attempts_of_one_run_are_not_those_of_another() -> None:
     budget = _lost_all(Paper())
     _lose(budget, 1, "other")

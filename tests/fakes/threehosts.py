@@ -254,6 +254,7 @@ class ThreeHosts:
             "--heartbeat-interval=100",
             "--election-timeout=1000",
             "--auto-compaction-retention=1h",
+            "--pre-vote",
             *trust,
         ]
 

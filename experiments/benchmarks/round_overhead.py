@@ -221,7 +221,9 @@ class Rig:
     plan: dict[str, Any]
 
     @classmethod
-    def make(cls, scratch: Path, sites: int, rounds: int) -> "Rig":
+    def make(
+        cls, scratch: Path, sites: int, rounds: int, masking: str | None = None
+    ) -> "Rig":
         from fedsecure import experiment
         from fedsecure.config import RunConfig
 
@@ -232,7 +234,7 @@ class Rig:
                 "rounds": rounds,
                 "max_rows": 0,
             },
-            "encryption": {"max_contributors": max(16, sites)},
+            "encryption": {"max_contributors": max(16, sites), "masking": masking},
         }
         config = RunConfig.parse(values)
         kits = experiment._kits(config, scratch)  # noqa: SLF001 - as `fedsecure run` does
@@ -289,6 +291,7 @@ class Rig:
 
 def server(params: int, scratch: Path) -> dict[str, float]:
     """The aggregator alone: letters are dropped, answers made when they are fetched."""
+    from fedsecure.body import Form
     from fedsecure.config import RunConfig
     from fedsecure.flower.link import InMemoryFederation
 
@@ -299,7 +302,8 @@ def server(params: int, scratch: Path) -> dict[str, float]:
         name: rig.kit(name).signing for name in rig.plan["sites"]
     }  # the sites' own hands
     InMemoryFederation([])._grid()  # noqa: SLF001 - gives the process a task to send as
-    grid = LazyGrid(params, keys, rig.plan)
+    form, key_id = (bytes.fromhex(made[name]) for name in ("form", "key_id"))
+    grid = LazyGrid(params, keys, rig.plan, Form.read(form), key_id)
     order = {name: i for i, name in enumerate(keys)}
     strategy = rig.strategy({}, lambda _: None, lambda _: lambda: order)
     strategy.start(grid)
@@ -315,13 +319,23 @@ class LazyGrid:
     """Sites that exist only while their answer is fetched: valid, signed, random."""
 
     def __init__(
-        self, params: int, keys: Mapping[str, Any], plan: Mapping[str, Any]
+        self,
+        params: int,
+        keys: Mapping[str, Any],
+        plan: Mapping[str, Any],
+        form: Any,
+        key_id: bytes,
     ) -> None:
+        self._form = form
+        self._key_id = key_id
         self._params = params
         self._keys = keys
         self._plan = plan
         self._one = threading.Lock()
         self._asked: dict[str, tuple[str, Any, Any, Any]] = {}
+
+    def get_node_ids(self) -> list[int]:
+        return []
 
     def push_messages(self, messages: Iterable[Any]) -> list[str]:
         from fedsecure.envelope import parse
@@ -358,7 +372,7 @@ class LazyGrid:
         if kind == Kind.BEGIN_REQUEST:
             return self._begin(scope)
         if facts["train"]:
-            body = self._body(scope.key_id)
+            body = self._body()
         kind = Kind.UPDATE if facts["train"] else Kind.REPORT
         key = self._keys[scope.site]
         return sign(kind, scope, header, body, signer=scope.site, key=key).to_bytes()
@@ -375,19 +389,21 @@ class LazyGrid:
         pieces += [(f"wrap:{site}", bytes(33_000)) for site in self._plan["sites"]]
         pieces.append(("layout", canonical(layout.document())))
         pieces.append(("initial", bytes(8 * self._params)))
+        pieces.append(("form", self._form.to_bytes()))
         header: dict[str, Any] = {"parts": parts.listing(pieces)}
-        scope, key = replace(scope, key_id=bytes(16)), self._keys[scope.site]
+        scope, key = replace(scope, key_id=self._key_id), self._keys[scope.site]
         body = parts.join(pieces)
         made = sign(Kind.BEGIN, scope, header, body, signer=scope.site, key=key)
         return made.to_bytes()
 
-    def _body(self, key_id: bytes) -> bytes:
+    def _body(self) -> bytes:
         # The wire form of random residues: below q but for a chance of 2**-46 each.
-        blocks = -(-self._params // (2 * 4095))
-        front = b"FSHE" + (1).to_bytes(2, "little") + bytes([12, 1])
-        front += blocks.to_bytes(4, "little") + (1).to_bytes(2, "little") * 2
-        front += (2**60 - 2**14 + 1).to_bytes(8, "little") + key_id
-        return front + os.urandom(blocks * (4096 * 15 // 2 + 64))
+        from fedsecure.ciphertext import announced_bytes
+
+        return b"".join(
+            header + os.urandom(announced_bytes(header) - len(header))
+            for header in self._form.headers
+        )
 
 
 def _part(arguments: argparse.Namespace) -> dict[str, float]:
@@ -412,10 +428,28 @@ def _fresh(part: str, **options: object) -> dict[str, float]:
     return made
 
 
+def _named(rig: Rig, params: int) -> dict[str, str]:
+    """What a custodian site names when the run begins; hexadecimal."""
+    from fedsecure import registry
+    from fedsecure.runplan import read_plan
+    from fedsecure.updateform import update_form
+
+    plan = read_plan(rig.plan)
+    scheme = registry.load("he", plan.scheme).create({})
+    key = scheme.keygen(os.urandom(16))
+    form = update_form(plan, scheme, key, params)
+    return {"form": form.to_bytes().hex(), "key_id": key.key_id.hex()}
+
+
 def _server_of(params: int, sites: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        rig = Rig.make(Path(scratch), sites, 3)
-        made = {"config": rig.config.document(), "plan": rig.plan}
+        # Unmasked: random bytes for updates have no shares that open a mask.
+        rig = Rig.make(Path(scratch), sites, 3, masking="none")
+        made = {
+            "config": rig.config.document(),
+            "plan": rig.plan,
+            **_named(rig, params),
+        }
         (Path(scratch) / "rig.json").write_text(json.dumps(made))
         return _fresh("server", params=params, scratch=scratch)
 

@@ -49,8 +49,9 @@ class Broadcast:
     ) -> None:
         self._patience, self._stores, self._joins = patience, stores, joins
         readers, bounds = len(stores) + joins, patience.bounds
-        self._fan = Fanout(readers, depth, need + joins, bounds, self._give_up)
         self._calls: list[Call[None]] = []
+        dropped = partial(_give_up, self._calls)  # not of self: that were a cycle
+        self._fan = Fanout(readers, depth, need + joins, bounds, dropped)
         self._whole: Call[bytes] | None = None
 
     def send(self, pieces: Iterable[Bytes], put: Put) -> None:
@@ -58,7 +59,7 @@ class Broadcast:
 
         What the source raises is raised, after the stores have ended or were left.
         """
-        self._calls = [
+        self._calls += [
             self._patience.begin(name, partial(self._one, place, store, put))
             for place, (name, store) in enumerate(self._stores)
         ]
@@ -103,6 +104,7 @@ class Broadcast:
         out.writelines(passing(self._fan.read(len(self._stores)), moved))
         return out.getvalue()
 
-    def _give_up(self, place: int) -> None:
-        if place < len(self._calls):  # who joins them is no store
-            self._calls[place].give_up()
+
+def _give_up(calls: Sequence[Call[None]], place: int) -> None:
+    if place < len(calls):  # who joins them is no store
+        calls[place].give_up()

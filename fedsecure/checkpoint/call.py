@@ -117,6 +117,17 @@ class Call(Generic[T]):
             raise self._failed
         return self._answer[0]
 
+    def forget(self) -> None:
+        """Let go of the frames a failure went through, here and where it was raised.
+
+        They hold whole objects, and a failure that its call keeps is a cycle: an update
+        for each site of a round would stay until the collector comes.
+        """
+        seen = self._failed
+        while seen is not None and seen.__traceback__ is not None:
+            seen.__traceback__ = None
+            seen = seen.__cause__ or seen.__context__
+
     def _moved(self) -> None:
         if self._moved_at is not None:  # nobody waits before
             self._moved_at = self._clock.now()

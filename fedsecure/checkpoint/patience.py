@@ -145,6 +145,7 @@ class Patience:
             for call in calls:
                 if call.wait(linger):
                     yield call
+                    call.forget()
                 else:
                     late.append(call)
             while late:

@@ -1,5 +1,6 @@
 """W of N: what counts as kept, what comes back, and every moment power can be lost."""
 
+import gc
 import logging
 import shutil
 import threading
@@ -663,3 +664,20 @@ def test_the_only_copy_is_asked_for_though_its_store_was_slow_once(
     for store in others:
         store.down = True
     assert replicas.get("manifest/1", 100, _is(b"m")) == b"m"
+
+
+def test_what_was_asked_is_let_go_of_without_the_collector(
+    stores: list[FlakyStore],
+) -> None:
+    """A failure that its call keeps held every update of a round until it came."""
+    stores[1].put("k", b"v")
+    stores[2].put("k", b"v")
+    replicas = _replicas(stores)
+    replicas.get("k", 10, _as_it_is)
+    gc.collect()
+    gc.disable()
+    try:
+        replicas.get("k", 10, _as_it_is)  # the first store has none, and says so
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
